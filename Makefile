@@ -1,0 +1,61 @@
+# Every target installs what it needs into .venv; a stamp file there says that it is done.
+# PYTHON=python3.12 make   chooses another interpreter for a new .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+MODEL := examples/tiny_qwen3_vl
+QUANTIZED := build/tiny-w8a16
+DEVICE := $(shell nvidia-smi -L 2>/dev/null | grep -q '^GPU' && echo cuda || echo cpu)
+STAMP := $(VENV)/.stamp-$(DEVICE)
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: all setup quantize bench test lint card clean
+
+all: quantize bench
+
+setup: $(STAMP)
+ifeq ($(DEVICE),cuda)
+	@echo "setup: an NVIDIA driver is present, the cuda extra is installed in $(VENV)"
+else
+	@echo "setup: no NVIDIA driver found, the cpu extra is installed in $(VENV)"
+endif
+
+quantize: $(QUANTIZED)/config.json
+
+bench: $(QUANTIZED)/config.json
+	$(BIN)/shipvlm bench $(MODEL) $(QUANTIZED) --limit 25 -o build/report
+
+# Written whole or not at all, so its config.json stands for the folder.
+$(QUANTIZED)/config.json: $(wildcard $(MODEL)/config.json $(MODEL)/*.safetensors quantize/*.py) | $(STAMP)
+	$(BIN)/shipvlm quantize $(MODEL) --scheme w8a16 -o $(QUANTIZED)
+
+# Measure the default model again and rewrite the numbers of its card.
+card: $(STAMP)-data
+	$(BIN)/python -m examples.tiny_qwen3_vl.evaluate
+
+test: $(STAMP)-dev
+	$(BIN)/python -m pytest
+
+lint: $(STAMP)-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) $(QUANTIZED) build/report
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "error: Python 3.11 or newer is needed; name one with PYTHON=python3.12 make" >&2; exit 3; }
+	$(PYTHON) -m venv $(VENV)
+
+$(STAMP): pyproject.toml constraints.txt | $(BIN)/python
+	@echo "setup: installing the $(DEVICE) extra into $(VENV), some minutes the first time"
+	$(INSTALL) -e '.[$(DEVICE)]'
+	@touch $@
+
+$(STAMP)-%: $(STAMP)
+	$(INSTALL) -e '.[$(DEVICE),$*]'
+	@touch $@

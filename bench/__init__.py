@@ -1,0 +1,1 @@
+"""Stage: measures checkpoints, compares them item by item, and reports."""

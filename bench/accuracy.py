@@ -1,0 +1,177 @@
+"""Task scores of a checkpoint, item by item: each answer is scored alone, so that two checkpoints can be paired.
+
+What was measured is one JSON line an item; every table is computed from those lines. A killed run continues
+from the lines it has written.
+"""
+
+import io
+import json
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any, Literal
+
+from PIL import Image
+from pydantic import BaseModel, ConfigDict
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from bench import intervals
+from calib_data.records import Record, picture
+from calib_data.scoring import score
+from shipvlm.runtime.checkpoint import Checkpoint, Request, generate
+
+BATCH_SIZE = 16
+MAX_NEW_TOKENS = 64
+
+
+class ItemResult(BaseModel):
+    """One answer of one model. `seconds` is its share of its batch's wall time, the picture's preparation included.
+
+    `compared`, `agreed` and `kl` are set where the model was also held against a baseline (bench.fidelity): answer
+    tokens, how many of them have the same most likely token, and the sum of KL(baseline || model) over them in nats.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    run: str
+    id: str
+    task: str
+    source: str
+    answer: str
+    value: float
+    parsed: Literal["ok", "empty", "unparsable"]
+    similarity: float | None = None
+    token_ids: tuple[int, ...]
+    seconds: float
+    compared: int | None = None
+    agreed: int | None = None
+    kl: float | None = None
+
+
+def evaluate(
+    checkpoint: Checkpoint,
+    records: Sequence[Record],
+    batch_size: int = BATCH_SIZE,
+    progress: Progress | None = None,
+    log: Path | None = None,
+    run: str = "",
+    max_new_tokens: int = MAX_NEW_TOKENS,
+    request: Callable[[Record], Request] | None = None,
+) -> list[ItemResult]:
+    """Greedy answers of `checkpoint` to `records`, scored; in the order of `records`.
+
+    With `log`, finished items are appended to that file and found again there by a later call with the same `run`
+    (whatever identifies model, data and settings). `request` replaces the usual picture and prompt of a record.
+    """
+    done = read_log(log, run) if log else {}
+    task = progress.add_task(log.stem if log else "evaluate", total=len(records)) if progress else None
+    for batch in batches(records, batch_size):
+        missing = [record for record in batch if record.id not in done]
+        if missing:
+            # The whole batch again: what an answer was computed beside does not depend on when the run was cut off.
+            made = {item.id: item for item in answer(checkpoint, batch, run, max_new_tokens, request)}
+            new = [made[record.id] for record in missing]
+            done.update((item.id, item) for item in new)
+            if log:
+                append_log(log, new)
+        if progress and task is not None:
+            progress.advance(task, len(batch))
+    return [done[record.id] for record in records]
+
+
+def answer(
+    checkpoint: Checkpoint,
+    batch: Sequence[Record],
+    run: str = "",
+    max_new_tokens: int = MAX_NEW_TOKENS,
+    request: Callable[[Record], Request] | None = None,
+) -> list[ItemResult]:
+    """One batch: generated, scored, timed."""
+    start = time.perf_counter()
+    requests = [(request or ask)(record) for record in batch]
+    answers = generate(checkpoint, requests, max_new_tokens, batch_size=len(batch))
+    seconds = (time.perf_counter() - start) / len(batch)
+    results = []
+    for record, found in zip(batch, answers, strict=True):
+        graded = score(record.task, found.text, record.answers)
+        results.append(
+            ItemResult(
+                run=run,
+                id=record.id,
+                task=record.task,
+                source=record.source,
+                answer=found.text,
+                value=graded.value,
+                parsed=graded.parsed,
+                similarity=graded.similarity,
+                token_ids=tuple(found.token_ids),
+                seconds=seconds,
+            )
+        )
+    return results
+
+
+def ask(record: Record) -> Request:
+    """The record's picture and prompt."""
+    return Request(record.prompt, (picture(record),))
+
+
+def batches(records: Sequence[Record], batch_size: int) -> list[list[Record]]:
+    """Records in batches of pictures of similar size, so that little of a batch is padding."""
+    ordered = sorted(records, key=lambda record: (_pixels(record), len(record.prompt), record.id))
+    return [ordered[start : start + batch_size] for start in range(0, len(ordered), batch_size)]
+
+
+def read_log(path: Path, run: str) -> dict[str, ItemResult]:
+    """The finished items of `run` by id. Lines of other runs are left out, and so is a last line that was cut off."""
+    if not path.is_file():
+        return {}
+    items = {}
+    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+        if line.endswith("\n"):
+            item = ItemResult.model_validate(json.loads(line))
+            if item.run == run:
+                items[item.id] = item
+    return items
+
+
+def append_log(path: Path, items: Iterable[ItemResult]) -> None:
+    """Appends one line an item; a line that an earlier process left half written is closed off first."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torn = path.is_file() and path.read_bytes()[-1:] not in (b"", b"\n")
+    if torn:
+        kept = path.read_bytes()
+        path.write_bytes(kept[: kept.rfind(b"\n") + 1])
+    with path.open("a", encoding="utf-8") as file:
+        file.write("".join(item.model_dump_json(exclude_none=True) + "\n" for item in items))
+
+
+def summarise(items: Sequence[ItemResult], key: Callable[[ItemResult], str]) -> dict[str, dict[str, Any]]:
+    """What each group that `key` names scored: n, mean `value` with 95 % `low` and `high` (null under 30 items), counts
+    of empty and unparsable answers, mean tokens an answer; mean `similarity` where the score has one, else null."""
+    groups: dict[str, list[ItemResult]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    return {
+        name: {
+            **intervals.mean([item.value for item in group]).as_dict(),
+            "empty": sum(item.parsed == "empty" for item in group),
+            "unparsable": sum(item.parsed == "unparsable" for item in group),
+            "mean_tokens": fmean(len(item.token_ids) for item in group),
+            "similarity": fmean(near) if (near := [i.similarity for i in group if i.similarity is not None]) else None,
+        }
+        for name, group in sorted(groups.items())
+    }
+
+
+def progress_bar() -> Progress:
+    """A terminal progress bar that counts items and estimates the time left."""
+    return Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
+    )
+
+
+def _pixels(record: Record) -> int:
+    with Image.open(io.BytesIO(record.image)) as image:
+        return image.width * image.height

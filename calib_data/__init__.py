@@ -1,0 +1,1 @@
+"""Pictures and questions: calibration and evaluation sets, their digests and the leakage guard."""

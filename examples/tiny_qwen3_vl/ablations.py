@@ -1,0 +1,47 @@
+"""The same weights with one part of Qwen3-VL taken away, to show what that part is worth.
+
+The model was trained with the part, so a loss says that it is used, not how well a model trained without it would do.
+"""
+
+import copy
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from shipvlm.runtime.checkpoint import Checkpoint
+
+SMALL_PICTURE = 128 * 128  # pixels after resizing: at most 16 tokens of 32 x 32 pixels
+
+
+def without_deepstack(checkpoint: Checkpoint) -> Checkpoint:
+    """DeepStack features as zeros: the decoder sees only what the last vision layer says."""
+    model = copy.deepcopy(checkpoint.model)
+    model.model.language_model._deepstack_process = _unchanged
+    return replace(checkpoint, model=model)
+
+
+def with_text_positions(checkpoint: Checkpoint) -> Checkpoint:
+    """Plain counting positions, the same on all three M-RoPE axes, in place of rows and columns for picture tokens."""
+    model = copy.deepcopy(checkpoint.model)
+    model.model.get_rope_index = _count
+    return replace(checkpoint, model=model)
+
+
+def with_small_pictures(checkpoint: Checkpoint, pixels: int = SMALL_PICTURE) -> Checkpoint:
+    """Pictures above `pixels` are shrunk to it before the model sees them."""
+    processor = copy.copy(checkpoint.processor)
+    processor.image_processor = copy.deepcopy(processor.image_processor)
+    smallest = min(processor.image_processor.size["shortest_edge"], pixels)
+    processor.image_processor.size = {"shortest_edge": smallest, "longest_edge": pixels}
+    return replace(checkpoint, processor=processor)
+
+
+def _unchanged(hidden_states: torch.Tensor, *_: Any) -> torch.Tensor:
+    return hidden_states
+
+
+def _count(input_ids: torch.Tensor, attention_mask: torch.Tensor, **_: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """Stands in for Qwen3VLModel.get_rope_index: positions int64 [3, B, S], and zero for their offset [B, 1]."""
+    positions = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
+    return positions.expand(3, -1, -1), torch.zeros_like(input_ids[:, :1])

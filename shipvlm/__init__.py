@@ -1,0 +1,1 @@
+"""Take a vision-language checkpoint to production artifacts with written evidence."""

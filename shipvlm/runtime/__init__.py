@@ -1,0 +1,1 @@
+"""Run a checkpoint: load it, ask it, get answers."""
