@@ -74,7 +74,7 @@ def fingerprints_rotated(image: Image.Image) -> Words:
     Row 0 is `fingerprint(image)`.
     """
     small = image.convert("RGB")
-    small.thumbnail((2 * SIDE, 2 * SIDE), Image.Resampling.BILINEAR, reducing_gap=2.0)
+    small.thumbnail((3 * SIDE, 3 * SIDE), Image.Resampling.BILINEAR, reducing_gap=2.0)
     ground = tuple(int(v) for v in np.median(np.asarray(small).reshape(-1, 3), axis=0))
     turned = (
         small.rotate(angle, Image.Resampling.BILINEAR, expand=expand, fillcolor=ground)

@@ -34,6 +34,7 @@ MIXTURE: dict[Task, dict[str, float]] = {
     "consistency": {"objects": 0.5, "chart": 0.2, "text": 0.3},
     "ocr": {"text": 0.95, "chart": 0.05},
 }
+MARGIN = 0.26  # wider than the guard's own threshold, so that another Pillow or scipy cannot turn it red
 LICENCES = {
     "objects": "CC0-1.0; drawings: Noto Color Emoji (Apache-2.0 / OFL-1.1), Open Clip Art (public domain)",
     "chart": "CC0-1.0",
@@ -112,7 +113,9 @@ def make_split(name: str, assets: Assets, per_task: int, guard: np.ndarray | Non
         for number, kind in enumerate(kinds):
             while True:
                 record = one(rng, assets, side, task, kind, number, easy)
-                if guard is None or not near_duplicates(guard, fingerprint(Image.open(io.BytesIO(record.image)))[None]):
+                if guard is None or not near_duplicates(
+                    guard, fingerprint(Image.open(io.BytesIO(record.image)))[None], MARGIN
+                ):
                     break
                 rejected += 1
             records.append(record)

@@ -1,0 +1,115 @@
+"""What a scene says of itself must be what its pixels show."""
+
+import random
+import re
+
+import numpy as np
+import pytest
+import scipy.ndimage
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from calib_data.scenes.canvas import Assets, random_size
+from calib_data.scenes.charts import chart_asks, chart_scene
+from calib_data.scenes.objects import compose, objects_scene, statements, vqa
+from calib_data.scenes.text import near_miss, price_asks, text_scene
+from calib_data.scenes.words import NUMBERS, PLACES
+from tests.calib_data.scenes.conftest import MARK
+
+few = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@pytest.mark.parametrize("draw", [objects_scene, chart_scene, text_scene])
+@few
+@given(seed=st.integers(0, 10**9))
+def test_a_scene_is_whole_and_the_same_for_one_seed(draw, assets: Assets, seed: int) -> None:
+    size = random_size(random.Random(seed), 400)
+    scene, again = (draw(random.Random(seed), assets, size) for _ in range(2))
+    assert scene.image.size == size
+    assert scene.image.mode == "RGB"
+    assert scene.image.tobytes() == again.image.tobytes()
+    assert scene.asks == again.asks
+    assert sum(ask.task == "caption" for ask in scene.asks) == 1
+    assert all(ask.prompt.strip() and ask.answers[0].strip() for ask in scene.asks)
+    verdicts = [ask.answers[0] for ask in scene.asks if ask.task == "consistency"]
+    assert verdicts.count("yes") == verdicts.count("no") > 0
+
+
+def blobs(image) -> list[tuple[float, float]]:
+    """(x, y) centres of the connected patches of the drawings' colour, found in the pixels."""
+    near = (np.abs(np.asarray(image).astype(int) - MARK) < 60).all(2)
+    labels, _ = scipy.ndimage.label(near)
+    sizes = scipy.ndimage.sum_labels(near, labels, range(1, labels.max() + 1))
+    centres = scipy.ndimage.center_of_mass(near, labels, range(1, labels.max() + 1))
+    return [(x, y) for (y, x), size in zip(centres, sizes, strict=True) if size > 30]
+
+
+@few
+@given(seed=st.integers(0, 10**9))
+def test_counts_and_places_are_those_in_the_picture(assets: Assets, seed: int) -> None:
+    rng = random.Random(seed)
+    image, groups, ground = compose(rng, assets, (360, 300))
+    plain = [g for g in groups if g.tint is None]
+    found = blobs(image)
+    assert len(found) == sum(g.count for g in plain)
+    seen = sorted(PLACES[int(y * 3 / 300) * 3 + int(x * 3 / 360)] for x, y in found)
+    assert seen == sorted(place for g in plain for place in g.places)
+    for ask in vqa(rng, groups, ground):
+        if ask.prompt == "How many things are there in all?":
+            assert ask.answers[0] == str(sum(g.count for g in groups))
+
+
+@few
+@given(seed=st.integers(0, 10**9))
+def test_false_statements_are_false(assets: Assets, seed: int) -> None:
+    rng = random.Random(seed)
+    _, groups, ground = compose(rng, assets, (360, 300))
+    by_name = {g.drawing.label: g for g in groups}
+    for sentence, truth in statements(rng, assets, groups, ground):
+        if number := re.fullmatch(r"There are (\w+) (?:\w+ )*?(\w+)s\.", sentence):
+            group = by_name.get(number[2])
+            assert truth == (group is not None and NUMBERS[group.count] == number[1]), sentence
+        if place := re.fullmatch(r"The (\w+) is (?:at the|in the) (.+)\.", sentence):
+            assert truth == (by_name[place[1]].places == [place[2]]), sentence
+
+
+def test_chart_answers_follow_the_values() -> None:
+    labels, values = ["Mon", "Tue", "Wed"], [40, 9, 73]
+    answers = {
+        a.prompt: a.answers[0] for a in chart_asks(random.Random(1), "Sales", labels, values, ["red", "blue", "pink"])
+    }
+    assert answers["Which bar is the lowest?"] == "Tue"
+    assert (
+        next(v for k, v in answers.items() if k in ("Which bar is the highest?", "Which bar is the longest?")) == "Wed"
+    )
+    assert answers["How many bars are there?"] == "3"
+    spoken = next((k, v) for k, v in answers.items() if k.startswith("Which bar says"))
+    assert values[labels.index(spoken[1])] == int(re.findall(r"\d+", spoken[0])[0])
+
+
+@few
+@given(seed=st.integers(0, 10**9))
+def test_a_receipt_adds_up(assets: Assets, seed: int) -> None:
+    scene = text_scene(random.Random(seed), assets, (300, 340))
+    caption = next(a.answers[0] for a in scene.asks if a.task == "caption")
+    if not caption.startswith("a receipt"):
+        return
+    *prices, total = (float(p) for p in re.findall(r"\d+\.\d\d", caption))
+    assert total == pytest.approx(sum(prices))
+    assert next(
+        a.answers[0] for a in scene.asks if a.prompt.startswith(("What is the total", "How much is it"))
+    ).endswith(f"{total:.2f}")
+
+
+@given(
+    seed=st.integers(0, 10**9), text=st.text("abcXYZ019 .-", min_size=1).filter(lambda t: any(c.isalnum() for c in t))
+)
+def test_a_near_miss_differs_in_one_character(seed: int, text: str) -> None:
+    wrong = near_miss(random.Random(seed), text, "abcdef")
+    assert len(wrong) == len(text)
+    assert sum(a != b for a, b in zip(text, wrong, strict=True)) == 1
+
+
+def test_the_same_price_twice_is_not_asked_by_price() -> None:
+    asks = price_asks(random.Random(0), False, "Blue Cafe", "", ["tea", "pie"], ["2.00", "2.00"], "4.00")
+    assert not [a for a in asks if a.prompt.startswith("Which item costs")]
