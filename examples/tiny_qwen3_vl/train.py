@@ -6,6 +6,7 @@ done, so that an interrupted training ends as planned. Ends with FP16 shards in 
 """
 
 import argparse
+import copy
 import csv
 import json
 import math
@@ -116,7 +117,10 @@ def write_shards(model: Qwen3VLForConditionalGeneration, out: Path) -> None:
     total = sum(t.nbytes for t in tensors.values())
     index = {"metadata": {"total_size": total}, "weight_map": files}
     (out / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n")
-    model.config.save_pretrained(out)
+    config = copy.deepcopy(model.config)
+    for part in (config, config.text_config, config.vision_config):
+        part.dtype = torch.float16
+    config.save_pretrained(out)
 
 
 class Training:
@@ -235,9 +239,14 @@ def train(a: argparse.Namespace) -> None:
             saved = time.monotonic()
     training.save()
     write_shards(training.model, a.out / "checkpoint")
-    summary = done | {
+    summary = {
+        "machine": f"one {torch.cuda.get_device_name()} and {os.cpu_count()} CPU cores",
+        "minutes": round(done["seconds"] / 60, 2),
         "planned_minutes": a.minutes,
-        "gpu": torch.cuda.get_device_name(),
+        "steps": done["step"],
+        "pictures": done["pictures"],
+        "replayed": done["replayed"],
+        "near_duplicates_rejected": done["rejected"],
         "torch": torch.__version__,
         "python": platform.python_version(),
         "parameters": sum(p.numel() for p in training.model.parameters()),
