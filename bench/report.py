@@ -120,21 +120,18 @@ def sample(records: Sequence[Record], limit: int | None) -> list[Record]:
 
 
 def table_rows(report: dict[str, Any]) -> list[list[str]]:
-    """Header and one row a checkpoint, as text."""
-    tasks = list(next(iter(report["checkpoints"].values()))["score"])
-    header = ["checkpoint", "MB", *tasks, "difference (all)", "top-1 agreement", "s/answer"]
-    rows = [
-        [
-            name,
-            f"{entry['weights']['bytes'] / 1e6:.1f}",
-            *(percent(entry["score"][task]) for task in tasks),
-            "baseline" if name == report["baseline"] else percent(entry["difference"]["all"], signed=True),
-            "baseline" if name == report["baseline"] else percent(entry["top1_agreement"]),
-            f"{entry['seconds_per_answer']:.2f}",
-        ]
-        for name, entry in report["checkpoints"].items()
-    ]
-    return [header, *rows]
+    """The table as text: a column a checkpoint, a row a measure, the names in the first row."""
+    entries = report["checkpoints"]
+    others = [name for name in entries if name != report["baseline"]]
+    tasks = list(entries[report["baseline"]]["score"])
+    rows = [["", *entries], ["weights, MB", *(f"{entry['weights']['bytes'] / 1e6:.1f}" for entry in entries.values())]]
+    rows += [[task, *(percent(entry["score"][task]) for entry in entries.values())] for task in tasks]
+    if others:
+        differences = (percent(entries[name]["difference"]["all"], signed=True) for name in others)
+        rows.append(["difference (all)", "baseline", *differences])
+        rows.append(["top-1 agreement", "baseline", *(percent(entries[name]["top1_agreement"]) for name in others)])
+    rows.append(["s/answer", *(f"{entry['seconds_per_answer']:.2f}" for entry in entries.values())])
+    return rows
 
 
 def percent(estimate: dict[str, Any], signed: bool = False) -> str:

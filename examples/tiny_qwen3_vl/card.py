@@ -1,8 +1,7 @@
 """Renders the model card from what was measured: `python -m examples.tiny_qwen3_vl.card`. No number is typed by hand.
 
-results.json comes from `evaluate`. training.json comes from the training script: {"machine": text, "minutes": number,
-"steps": int, "pictures": int} and, if there is something to say, "notes": [text]; the curve lies beside it in
-training_curve.csv (columns step and loss, at least).
+results.json comes from `evaluate`; training.json and training_curve.csv come from `train`. Under "notes" training.json
+may hold paragraphs on what else was tried.
 """
 
 import csv

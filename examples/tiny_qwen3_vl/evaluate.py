@@ -4,7 +4,8 @@
 
 Scores on the shipped evaluation and held-out sets, the public easy-VQA test with and without its pictures, what
 DeepStack, picture size and M-RoPE positions are worth, and whether rounding the weights ever more coarsely shows.
-Answers are kept in build/, so a run continues where it was cut off.
+Answers are kept in build/, so a run continues where it was cut off. On a machine that is busy with other work set
+OMP_WAIT_POLICY=PASSIVE: torch's threads otherwise wait for each other by spinning, and a run takes many times longer.
 """
 
 import json

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 
 import pytest
 from PIL import Image
@@ -17,7 +18,18 @@ from shipvlm.runtime.checkpoint import generate, load
 from tests.bench.made_records import records
 
 SETS = {"calibration": records(8, seed=2), "evaluation": records(36), "heldout": records(8, seed=1)}
-TRAINING = {"machine": "one made-up machine", "minutes": 12.34, "steps": 5678, "pictures": 91011}
+TRAINING = {
+    "machine": "one made-up machine",
+    "minutes": 12.34,
+    "planned_minutes": 12.0,
+    "steps": 5678,
+    "pictures": 91011,
+    "replayed": 22,
+    "near_duplicates_rejected": 33,
+    "easy_vqa_left_out": 44,
+    "seed": 1,
+    "torch": "2.0",
+}
 QUESTIONS = [("is there a red shape", "yes"), ("what colour is it", "red"), ("what is the total", "no")]
 
 
@@ -109,6 +121,17 @@ def test_the_card_says_what_was_measured(measured):
     for name in ("int4-group128", "no-deepstack", "question-only", "vqa (scenes)"):
         assert f"| {name} |" in card
     assert all(failure["picture"] in card for failure in results["failures"])
+
+
+def test_the_code_in_the_card_runs_and_answers_as_we_do(measured, tiny_checkpoint, tmp_path, capsys):
+    [code] = re.findall("```python\n(.*?)```", render(measured[0], TRAINING), re.DOTALL)
+    [record] = records(1)
+    path = tmp_path / "picture.png"
+    path.write_bytes(record.image)
+    code = code.replace("examples/tiny_qwen3_vl", str(tiny_checkpoint)).replace("picture.png", str(path))
+    exec(code.replace("how many apples are there?", record.prompt), {})
+    [answer] = generate(load(tiny_checkpoint), [ask(record)])
+    assert capsys.readouterr().out.strip() == answer.text
 
 
 def test_the_tables_of_the_card_are_whole(measured):
