@@ -42,6 +42,7 @@ COOLDOWN = 0.5  # share of the minutes at the end in which the learning rate fal
 SHARD_BYTES = 14_000_000
 REPLAY = 500  # batches kept on the GPU, drawn from when the processor has no new one ready
 SAVE_SECONDS = 180
+OWN_CORES = 3
 CURVE = ("step", "minutes", "pictures", "replayed", "learning_rate_factor", "loss", "token_accuracy")
 
 
@@ -83,9 +84,15 @@ def to_gpu(batch: dict) -> dict[str, Tensor]:
     label = batch["label"].flatten()
     at = (label >= 0).nonzero().flatten()
     tensors = {k: batch[k] for k in ("ids", "branch", "position")} | {"at": at, "target": label[at]}
-    longs = {k: v.to("cuda", torch.long, non_blocking=True) for k, v in tensors.items()}
+    longs = {k: v.to("cuda", non_blocking=True).long() for k, v in tensors.items()}
     weight = batch["weight"].flatten()[at].to("cuda", non_blocking=True)
     return longs | {"weight": weight, "pixels": batch["pixels"].to("cuda", non_blocking=True)}
+
+
+def leave_room(_: int) -> None:
+    """Keeps a worker off the first cores, which the process that drives the GPU needs for itself."""
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, cores[min(OWN_CORES, len(cores) - 1) :])
 
 
 def in_background(loader: DataLoader) -> queue.Queue:
@@ -165,7 +172,14 @@ class Batches:
 
     def __init__(self, stream: Stream, workers: int):
         self.fresh = in_background(
-            DataLoader(stream, batch_size=None, num_workers=workers, pin_memory=True, prefetch_factor=4)
+            DataLoader(
+                stream,
+                batch_size=None,
+                num_workers=workers,
+                pin_memory=True,
+                prefetch_factor=4,
+                worker_init_fn=leave_room,
+            )
         )
         self.replay: deque[dict[str, Tensor]] = deque([to_gpu(self.fresh.get())], maxlen=REPLAY)
         self.chooser = random.Random(SEED)
@@ -266,7 +280,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=20.0, help="training time planned in all")
     parser.add_argument("--stop-after", type=float, default=1e9, help="minutes after which this call ends")
-    parser.add_argument("--workers", type=int, default=15, help="processes that make pictures")
+    parser.add_argument("--workers", type=int, default=13, help="processes that make pictures")
     parser.add_argument("--lr", type=float, default=2e-3, help="peak learning rate of AdamW")
     parser.add_argument("--muon-lr", type=float, default=6e-3, help="peak learning rate of Muon")
     train(parser.parse_args())
