@@ -1,5 +1,6 @@
 """The checkpoint that ships: what it is, and that it answers a picture of each task, also with plain transformers."""
 
+import copy
 import json
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from calib_data.load import load_records
 from calib_data.records import Record, picture
 from calib_data.scoring import score
 from shipvlm.cli import app
-from shipvlm.runtime.checkpoint import Request, generate, load
+from shipvlm.families.outlier_twin import outlier_twin
+from shipvlm.runtime.checkpoint import Request, generate, load, prepare
 
 MODEL = Path("examples/tiny_qwen3_vl")
 SAMPLES = {"vqa": "vqa-0005", "caption": "caption-0010", "consistency": "consistency-0102", "ocr": "ocr-0009"}
@@ -74,3 +76,14 @@ def test_plain_transformers_gives_the_same_answers() -> None:
         ids = model.generate(**inputs, **pixels, mm_token_type_ids=types, max_new_tokens=64, do_sample=False)
         said = tokenizer.decode(ids[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
         assert said.strip() == answer.text
+
+
+@torch.inference_mode()
+def test_its_outlier_twin_computes_the_same() -> None:
+    checkpoint = load(MODEL)
+    records = load_records("heldout")[::40]
+    inputs = prepare(checkpoint, [Request(record.prompt, (picture(record),)) for record in records])
+    twin = copy.deepcopy(checkpoint.model)
+    outlier_twin(twin, strength=50, channels=8, seed=0)
+    seen = inputs["attention_mask"].bool()
+    torch.testing.assert_close(twin(**inputs).logits[seen], checkpoint.model(**inputs).logits[seen], atol=1e-4, rtol=0)
