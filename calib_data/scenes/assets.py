@@ -18,7 +18,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from calib_data.scenes.words import CHINESE_CHARACTERS
+from calib_data.scenes.words import CHINESE_CHARACTERS, CHINESE_TOTAL
 
 DEBIAN = [
     "fonts-noto-color-emoji", "openclipart-svg", "wamerican-small", "fonts-noto-cjk", "fonts-wqy-microhei",
@@ -193,7 +193,7 @@ def write_sprites(packages: Path, out: Path) -> None:
 def write_fonts(packages: Path, out: Path) -> None:
     """fonts/latin|chinese/train|heldout/*.ttf, cut down to the characters that scenes use."""
     latin = "".join(chr(c) for c in range(32, 127)) + "€£¥"
-    texts = {"latin": latin, "chinese": latin + CHINESE_CHARACTERS}
+    texts = {"latin": latin, "chinese": latin + CHINESE_CHARACTERS + CHINESE_TOTAL}
     for side, fonts in (("train", TRAIN_FONTS), ("heldout", HELDOUT_FONTS)):
         for script, names in fonts.items():
             target = out / "fonts" / script / side

@@ -23,6 +23,7 @@ from calib_data.scenes.objects import CAPTION_PROMPTS, consistency
 from calib_data.scenes.words import (
     CHINESE,
     CHINESE_CHARACTERS,
+    CHINESE_TOTAL,
     CODAS,
     COLOURS,
     FOOD_STYLES,
@@ -211,8 +212,7 @@ def price_list(
     if receipt:
         rows.append((day, ""))
     rows += list(zip(items, shown, strict=True))
-    # The cut-down Chinese fonts lack these two characters: the shipped pictures show the sum without its word.
-    total_word = "合计" if chinese else rng.choice(("Total", "TOTAL", "Sum"))
+    total_word = CHINESE_TOTAL if chinese else rng.choice(("Total", "TOTAL", "Sum"))
     if receipt:
         rows.append((total_word, total))
     image = ground_of(rng, size, None)
@@ -244,15 +244,16 @@ def price_list(
 def price_asks(
     rng: random.Random, receipt: bool, shop: str, day: str, items: list[str], shown: list[str], total: str
 ) -> list[Ask]:
-    i = rng.randrange(len(items))
     asks = [
-        Ask("ocr", rng.choice((f"How much is the {items[i]}?", f"What does the {items[i]} cost?")), (shown[i],)),
         Ask("ocr", "What is the name of the shop?", (shop,)),
-        Ask("ocr", f"What is the {ORDINALS[i]} item?", (items[i],)),
         Ask("vqa", "How many items are listed?", (str(len(items)),)),
     ]
-    if shown.count(shown[i]) == 1:
-        asks.append(Ask("ocr", f"Which item costs {shown[i]}?", (items[i],)))
+    for i in rng.sample(range(len(items)), min(3, len(items))):
+        question = rng.choice((f"How much is the {items[i]}?", f"What does the {items[i]} cost?"))
+        asks.append(Ask("ocr", question, (shown[i],)))
+        asks.append(Ask("ocr", f"What is the {ORDINALS[i]} item?", (items[i],)))
+        if shown.count(shown[i]) == 1:
+            asks.append(Ask("ocr", f"Which item costs {shown[i]}?", (items[i],)))
     what = "receipt" if receipt else "menu"
     listed = ", ".join(f"{n} {p}" for n, p in zip(items, shown, strict=True))
     caption = f"a {what} from {shop} with {listed}"
@@ -270,14 +271,14 @@ def price_asks(
     return asks + consistency(rng, pairs)
 
 
-KINDS: tuple[Callable, ...] = (sign, page, price_list)
+KINDS: dict[Callable, float] = {sign: 0.3, page: 0.3, price_list: 0.4}
 
 
 def text_scene(rng: random.Random, assets: Assets, size: tuple[int, int]) -> Scene:
-    """Tries until the text fits: a font of at least 15 pixels at the size at which the processor sees the picture."""
-    smallest = max(11, round(15 * min(1.0, (size[0] * size[1] / 65536) ** 0.5)))
+    """Tries until the text fits: a font of at least 17 pixels at the size at which the processor sees the picture."""
+    smallest = max(11, round(17 * min(1.0, (size[0] * size[1] / 65536) ** 0.5)))
     while True:
-        made = rng.choice(KINDS)(rng, assets, size, smallest)
+        made = rng.choices(tuple(KINDS), tuple(KINDS.values()))[0](rng, assets, size, smallest)
         if made is not None:
             image, asks = made
             return Scene(wear(rng, image), "text", asks)

@@ -55,6 +55,7 @@ CHINESE = """牛肉面 炒饭 米饭 鸡蛋 豆腐 水饺 包子 馒头 豆浆 �
 银行 酒店 机场 车站 地铁 公园 超市 书店 药房 餐厅 北京 上海 广州 中山路 人民路 东门
 西门 南京 长江 黄河 春天 夏天 秋天 冬天 早餐 午餐 晚餐 开门 关门 时间 电话 地址
 老王面馆 小张水果 幸福花园 阳光酒家 四川饭店 海洋世界 明月茶楼 天天超市""".split()
+CHINESE_TOTAL = "合计"
 CHINESE_CHARACTERS = "".join(sorted(set("".join(CHINESE))))
 
 SYLLABLES = """ba be bi bo bu ca co cu da de di do du fa fe fi fo ga go gu ha he hi ho ja jo ka ke ki ko la le li
