@@ -1,7 +1,7 @@
 """Task scores of a checkpoint, item by item: each answer is scored alone, so that two checkpoints can be paired.
 
-What was measured is one JSON line an item; every table is computed from those lines. A killed run continues
-from the lines it has written.
+What was measured is one JSON line an item: the answer, not its score, which is made whenever the line is read. Every
+table is computed from those lines. A killed run continues from the lines it has written.
 """
 
 import io
@@ -19,8 +19,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from bench import intervals
 from calib_data.records import Record, picture
 from calib_data.scoring import score
+from shipvlm.errors import InputError
 from shipvlm.runtime.checkpoint import Checkpoint, Request, generate
 
+SCORE = {"value", "parsed", "similarity"}  # the fields of an item that follow from its answer
 BATCH_SIZE = 16
 MAX_NEW_TOKENS = 64
 
@@ -64,7 +66,7 @@ def evaluate(
     With `log`, finished items are appended to that file and found again there by a later call with the same `run`
     (whatever identifies model, data and settings). `request` replaces the usual picture and prompt of a record.
     """
-    done = read_log(log, run) if log else {}
+    done = read_log(log, run, records) if log else {}
     task = progress.add_task(log.stem if log else "evaluate", total=len(records)) if progress else None
     for batch in batches(records, batch_size):
         missing = [record for record in batch if record.id not in done]
@@ -94,7 +96,6 @@ def answer(
     seconds = (time.perf_counter() - start) / len(batch)
     results = []
     for record, found in zip(batch, answers, strict=True):
-        graded = score(record.task, found.text, record.answers)
         results.append(
             ItemResult(
                 run=run,
@@ -102,11 +103,9 @@ def answer(
                 task=record.task,
                 source=record.source,
                 answer=found.text,
-                value=graded.value,
-                parsed=graded.parsed,
-                similarity=graded.similarity,
                 token_ids=tuple(found.token_ids),
                 seconds=seconds,
+                **vars(score(record.task, found.text, record.answers)),
             )
         )
     return results
@@ -123,28 +122,41 @@ def batches(records: Sequence[Record], batch_size: int) -> list[list[Record]]:
     return [ordered[start : start + batch_size] for start in range(0, len(ordered), batch_size)]
 
 
-def read_log(path: Path, run: str) -> dict[str, ItemResult]:
-    """The finished items of `run` by id. Lines of other runs are left out, and so is a last line that was cut off."""
+def read_log(path: Path, run: str, records: Sequence[Record]) -> dict[str, ItemResult]:
+    """The finished items of `run` among `records`, by id, their answers scored as scores are made today.
+
+    Lines of other runs are left out whatever their form, and so is a last line that was cut off.
+    Raises InputError naming the line that cannot be read.
+    """
     if not path.is_file():
         return {}
+    by_id = {record.id: record for record in records}
     items = {}
-    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-        if line.endswith("\n"):
-            item = ItemResult.model_validate(json.loads(line))
-            if item.run == run:
-                items[item.id] = item
+    *lines, _torn = path.read_bytes().split(b"\n")  # not splitlines: an answer may hold other line separators
+    for number, line in enumerate(lines, start=1):
+        try:
+            fields = json.loads(line)
+            if fields.get("run") == run and (record := by_id.get(fields["id"])):
+                kept = {name: value for name, value in fields.items() if name not in SCORE}
+                graded = score(record.task, kept["answer"], record.answers)
+                items[record.id] = ItemResult.model_validate(kept | vars(graded))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:  # no JSON, no object, another form
+            raise InputError(
+                f"{path}, line {number}: not an item of this version ({type(error).__name__}); "
+                "delete the line or the file, and it is measured again"
+            ) from error
     return items
 
 
 def append_log(path: Path, items: Iterable[ItemResult]) -> None:
-    """Appends one line an item; a line that an earlier process left half written is closed off first."""
+    """Appends one line an item, without its score; a line that an earlier process left half written goes first."""
     path.parent.mkdir(parents=True, exist_ok=True)
     torn = path.is_file() and path.read_bytes()[-1:] not in (b"", b"\n")
     if torn:
         kept = path.read_bytes()
         path.write_bytes(kept[: kept.rfind(b"\n") + 1])
     with path.open("a", encoding="utf-8") as file:
-        file.write("".join(item.model_dump_json(exclude_none=True) + "\n" for item in items))
+        file.write("".join(item.model_dump_json(exclude=SCORE, exclude_none=True) + "\n" for item in items))
 
 
 def summarise(items: Sequence[ItemResult], key: Callable[[ItemResult], str]) -> dict[str, dict[str, Any]]:

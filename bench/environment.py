@@ -25,6 +25,7 @@ BEHAVIOUR_FILES = (
     "chat_template.jinja",
     "chat_template.json",
     "preprocessor_config.json",
+    "processor_config.json",
 )
 
 

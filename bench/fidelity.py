@@ -47,7 +47,7 @@ def measure(
     the order of `records`.
     """
     logs = {name: folder / f"{name}.jsonl" for name in checkpoints}
-    done = {name: read_log(log, runs[name]) for name, log in logs.items()}
+    done = {name: read_log(log, runs[name], records) for name, log in logs.items()}
     bar = progress.add_task(" ".join(checkpoints), total=len(records)) if progress else None
     for batch in batches(records, batch_size):
         for name, made in _measure_batch(checkpoints, batch, runs, max_new_tokens, done).items():

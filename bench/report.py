@@ -22,7 +22,7 @@ from bench.environment import (
 from calib_data.load import load_records
 from calib_data.records import Record, digest
 from shipvlm.errors import InputError
-from shipvlm.folder import check_folder
+from shipvlm.folder import check_folder, make_folder
 from shipvlm.runtime.checkpoint import load
 
 NOTES = (
@@ -38,11 +38,13 @@ def compare(folders: Sequence[Path], limit: int | None, out: Path, data: str = "
 
     `limit` takes that many records of each task, evenly spaced. Writes `out/<name>.jsonl` (one line an item; a killed
     run continues from them), `out/bench.json` (what is returned) and `out/bench.md`, and prints the table.
-    Raises InputError for a folder that is no checkpoint, two folders of one name, or data without records.
+    Raises InputError for a folder that is no checkpoint, two folders of one name, data without records, and an `out`
+    that cannot be written to.
     """
     names = _names(folders)
     everything = load_records(data)
     records = sample(everything, limit)
+    make_folder(out)  # before the work
     digests = {name: checkpoint_digest(folder) for name, folder in names.items()}
     baseline, *variants = names
     settings = {"batch_size": BATCH_SIZE, "max_new_tokens": MAX_NEW_TOKENS, "dtype": "float32", "device": "cpu"}
@@ -75,7 +77,6 @@ def compare(folders: Sequence[Path], limit: int | None, out: Path, data: str = "
         },
     }
     rows = table_rows(report)
-    out.mkdir(parents=True, exist_ok=True)
     (out / "bench.json").write_text(json.dumps(report, indent=2, allow_nan=False) + "\n")
     (out / "bench.md").write_text(_markdown(rows, report))
     Console().print(_table(rows, report))

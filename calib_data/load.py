@@ -137,7 +137,10 @@ def _dataset_rows(spec: str, split: str | None, config: str | None) -> Iterator[
     except Exception as error:  # datasets raises errors of many libraries here
         raise InputError(f"{spec}: datasets.load_dataset cannot load it: {type(error).__name__}: {error}") from error
     if not isinstance(data, datasets.Dataset):
-        raise InputError(f"{spec}: it has the splits {', '.join(map(str, data))}: name one with split=")
+        raise InputError(
+            f"{spec}: it has the splits {', '.join(map(str, data))}: "
+            "name one, shipvlm data pack --split NAME writes it to a file"
+        )
     for column, feature in data.features.items():
         if isinstance(feature, datasets.Image):
             data = data.cast_column(column, datasets.Image(decode=False))

@@ -8,8 +8,8 @@ import torch
 from compressed_tensors.compressors.pack_quantized import unpack_from_int32
 from safetensors import safe_open
 
-from quantize.rtn import DECODER_LAYERS
 from shipvlm.errors import ExecutionError
+from shipvlm.families.qwen3_vl import DECODER_LAYERS
 
 
 def audit(source: Path, out: Path, bits: int, group_size: int | None) -> dict[str, Any]:

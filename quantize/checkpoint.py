@@ -5,8 +5,6 @@ Tokenizer, processor and template files are copied byte for byte, never re-saved
 """
 
 import json
-import shutil
-import uuid
 from pathlib import Path
 from typing import Any
 
@@ -19,30 +17,16 @@ from compressed_tensors.quantization import (
     initialize_module_for_quantization,
 )
 from torch import nn
-from transformers import AutoModelForImageTextToText
 
 from quantize.audit import audit
 from quantize.rtn import check_groups, decoder_linears, weight_args, weight_scale
 from shipvlm.errors import InputError
-from shipvlm.folder import check_folder, weight_files
+from shipvlm.folder import check_folder, copy_side_files, weight_files, written_whole
+from shipvlm.runtime.checkpoint import load
 
 # bits and group size (None: one scale an output channel)
 SCHEMES: dict[str, tuple[int, int | None]] = {"w8a16": (8, None), "w4a16": (4, 128)}
 REPORT = "quantize.json"
-COPIED = (
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "vocab.json",
-    "merges.txt",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template.jinja",
-    "chat_template.json",
-    "preprocessor_config.json",
-    "processor_config.json",
-    "video_preprocessor_config.json",
-)
 
 
 def quantize_checkpoint(source: Path, scheme: str, out: Path) -> dict[str, Any]:
@@ -51,15 +35,14 @@ def quantize_checkpoint(source: Path, scheme: str, out: Path) -> dict[str, Any]:
     Returns what it also writes as `quantize.json`: scheme, bits, group_size, the audit of the written file
     (`quantize.audit.audit`) and the weight bytes of both folders. `out` appears complete or not at all; an earlier
     result of this function is replaced.
-    Raises InputError for an unknown scheme, an unfit source, an `out` that is something else, or a layer width that
-    the group size does not divide; ExecutionError when the audit finds another thing than was asked for.
+    Raises InputError for an unknown scheme, an unfit source, an `out` that is something else or holds the source, or a
+    layer width that the group size does not divide; ExecutionError when the audit finds another thing than was asked
+    for.
     """
     bits, group_size = _scheme(scheme)
     _check_source(source)
     _check_out(source, out)
-    work = out.parent / f".{out.name}.{uuid.uuid4().hex[:8]}.partial"
-    work.mkdir(parents=True)
-    try:
+    with written_whole(out) as work:
         _write(source, weight_args(bits, group_size), work)
         report = {
             "schema_version": 1,
@@ -71,11 +54,6 @@ def quantize_checkpoint(source: Path, scheme: str, out: Path) -> dict[str, Any]:
             "weight_bytes": {"source": weight_bytes(source), "out": weight_bytes(work)},
         }
         (work / REPORT).write_text(json.dumps(report, indent=2) + "\n")
-        if out.exists():
-            shutil.rmtree(out)
-        work.rename(out)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
     return report
 
 
@@ -96,14 +74,14 @@ def _check_source(source: Path) -> None:
 
 
 def _check_out(source: Path, out: Path) -> None:
-    if out.resolve() == source.resolve():
-        raise InputError(f"the result cannot be written over its source {source}: give another folder")
+    if source.resolve().is_relative_to(out.resolve()):
+        raise InputError(f"{out}: the result cannot be written over its source {source}: give another folder")
     if out.exists() and not (out / REPORT).is_file():
         raise InputError(f"{out} exists and was not written by this command: remove it or give another folder")
 
 
 def _write(source: Path, args: QuantizationArgs, work: Path) -> None:
-    model = AutoModelForImageTextToText.from_pretrained(source, dtype="auto", local_files_only=True)
+    model = load(source, dtype="auto").model
     linears = decoder_linears(model)
     check_groups(linears, args.group_size)
     scheme = QuantizationScheme(targets=["Linear"], weights=args, format=CompressionFormat.pack_quantized)
@@ -111,9 +89,8 @@ def _write(source: Path, args: QuantizationArgs, work: Path) -> None:
         _compress(linear, scheme)
     compressor = ModelCompressor.from_pretrained_model(model)
     model.save_pretrained(work)
-    for name in ("config.json", *COPIED):
-        if (source / name).is_file():
-            shutil.copyfile(source / name, work / name)
+    (work / "generation_config.json").unlink()  # of the loaded model, which always is greedy
+    copy_side_files(source, work)
     compressor.update_config(str(work))
 
 

@@ -14,8 +14,7 @@ from compressed_tensors.quantization.utils import calculate_qparams
 from torch import nn
 
 from shipvlm.errors import InputError
-
-DECODER_LAYERS = "model.language_model.layers."
+from shipvlm.families.qwen3_vl import DECODER_LAYERS
 
 
 def weight_args(bits: int, group_size: int | None) -> QuantizationArgs:

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -13,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from shipvlm.errors import GateError, InputError, SetupError, ShipvlmError
+from shipvlm.errors import ExecutionError, GateError, InputError, SetupError, ShipvlmError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -28,17 +29,29 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object inst
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the `shipvlm` command. An expected error prints one line to stderr and sets its own exit code."""
+    """Run the `shipvlm` command. An error prints its message to stderr and sets the exit code."""
+    options: dict[str, bool] = {}
     try:
-        app(args=arguments)
-    except ShipvlmError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except ModuleNotFoundError as error:
-        if error.name in ("shipvlm", "calib_data", "quantize", "bench"):
-            raise
-        print(f"error: the package {error.name} is not installed: pip install 'shipvlm[cpu]'", file=sys.stderr)
-        sys.exit(SetupError.exit_code)
+        app(args=arguments, obj=options)
+    except Exception as error:
+        if options.get("debug"):
+            traceback.print_exc()
+        reported = _reported(error)
+        print(f"error: {reported}", file=sys.stderr)
+        sys.exit(reported.exit_code)
+
+
+def _reported(error: Exception) -> ShipvlmError:
+    """What to say about an exception. One that nobody foresaw must not leave with 1, which stands for a gate."""
+    if isinstance(error, ShipvlmError):
+        return error
+    own = ("shipvlm", "calib_data", "quantize", "bench")
+    if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] not in own:
+        return SetupError(
+            f"the package {error.name} is not installed: in the checkout, run make setup or pip install -e '.[cpu]'"
+        )
+    message = " ".join(str(error).split())
+    return ExecutionError(f"{type(error).__name__}: {message} (shipvlm --debug COMMAND ... says where)")
 
 
 def _print_version(wanted: bool) -> None:
@@ -51,14 +64,17 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Print the traceback of an error too.")] = False,
 ) -> None:
     """Take a vision-language checkpoint to production artifacts with written evidence.
 
     Exit codes: 0 done, 1 a gate did not pass, 2 bad input, 3 this machine lacks something, 4 the work failed.
     """
+    context.ensure_object(dict)["debug"] = debug
 
 
 @app.command()
@@ -95,11 +111,16 @@ def ask(
 @app.command()
 def quantize(
     source: Annotated[Path, typer.Argument(help="Checkpoint folder.")],
-    scheme: Annotated[str, typer.Option(help="How weights are stored, such as w8a16 or w4a16.")],
+    scheme: Annotated[
+        Literal["w8a16", "w4a16"], typer.Option(help="Weights of 8 bits a channel, or of 4 bits in groups of 128.")
+    ],
     out: Annotated[Path, typer.Option("-o", "--out", help="New checkpoint folder.")],
     as_json: AsJson = False,
 ) -> None:
     """Write a quantized checkpoint in Hugging Face layout."""
+    from shipvlm.folder import check_folder
+
+    check_folder(source)  # before the slow imports
     _quiet_libraries()
     from quantize.checkpoint import quantize_checkpoint
 
@@ -121,6 +142,10 @@ def bench(
     as_json: AsJson = False,
 ) -> None:
     """Score checkpoints task by task and hold each against the first, item by item."""
+    from shipvlm.folder import check_folder
+
+    for folder in checkpoints:
+        check_folder(folder)  # before the slow imports
     _quiet_libraries()
     from bench.report import compare
 
@@ -207,7 +232,10 @@ def pack(
         raise InputError(f"{out}: the file to write must be named *.parquet")
     columns = dict(_field_and_name(text) for text in column or [])
     records = load_records(data, columns=columns, task=cast("Task | None", task), split=split, config=config)
-    write_parquet(records, out)
+    try:
+        write_parquet(records, out)
+    except OSError as error:
+        raise InputError(f"{out}: cannot be written ({error.strerror}); give the name of another file") from error
     if as_json:
         _print_json({"records": len(records), "digest": digest(records), "out": str(out)})
     else:

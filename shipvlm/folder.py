@@ -1,6 +1,11 @@
-"""Look at a checkpoint folder before anything is loaded from it, and refuse what cannot or must not be loaded."""
+"""Checkpoint folders: what may be loaded is told from what may not before anything is, and new ones appear whole."""
 
 import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +13,35 @@ from shipvlm.errors import InputError
 
 MODEL_TYPE = "qwen3_vl"
 # Without these a checkpoint has weights but no way in: words and pictures cannot be turned into its inputs.
-PROCESSOR_FILES = ("preprocessor_config.json", "tokenizer_config.json", "tokenizer.json")
+TOKENIZER_FILES = ("tokenizer_config.json", "tokenizer.json")
+PICTURE_SETTINGS = "preprocessor_config.json"
+PROCESSOR_CONFIG = "processor_config.json"  # newer checkpoints have the picture settings in here
+# All that belongs to a checkpoint beside its weights.
+SIDE_FILES = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.json",
+    "merges.txt",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    PICTURE_SETTINGS,
+    PROCESSOR_CONFIG,
+    "video_preprocessor_config.json",
+)
+# Settings by which a checkpoint chooses code that transformers imports, or fetches from a hub, and runs; and the one
+# that makes it read another configuration than the one that is checked here.
+REFUSED_KEYS = {
+    "auto_map",
+    "attn_implementation",
+    "_attn_implementation",
+    "experts_implementation",
+    "_experts_implementation",
+    "configuration_files",
+}
 WEIGHTS = "model.safetensors"
 WEIGHTS_INDEX = "model.safetensors.index.json"
 
@@ -17,7 +50,7 @@ def check_folder(folder: Path) -> dict[str, Any]:
     """Check that `folder` is a Qwen3-VL checkpoint in Hugging Face layout and return its parsed `config.json`.
 
     Raises `InputError` for a folder that is missing or is no checkpoint, another `model_type`, a configuration that
-    asks for remote code, weights that are missing or only pickled, and missing processor files.
+    chooses code, an adapter, weights that are missing or only pickled, and missing processor files.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; give the folder that holds the checkpoint's config.json")
@@ -28,9 +61,16 @@ def check_folder(folder: Path) -> dict[str, Any]:
         raise InputError(
             f"{folder}: model_type is {config.get('model_type')!r}; only {MODEL_TYPE!r} checkpoints are supported"
         )
-    _refuse_remote_code(folder)
+    _refuse_chosen_code(folder)
+    if (folder / "adapter_config.json").exists():
+        raise InputError(
+            f"{folder}: has adapter_config.json, which points to another base model; "
+            "merge the adapter into its base model and give the merged checkpoint"
+        )
     weight_files(folder)
-    missing = [name for name in PROCESSOR_FILES if not (folder / name).is_file()]
+    missing = [name for name in TOKENIZER_FILES if not (folder / name).is_file()]
+    if not (folder / PICTURE_SETTINGS).is_file() and not _has_picture_settings(folder / PROCESSOR_CONFIG):
+        missing.append(PICTURE_SETTINGS)
     if missing:
         raise InputError(f"{folder}: missing {', '.join(missing)}; copy it from the checkpoint's source")
     return config
@@ -62,19 +102,72 @@ def weight_files(folder: Path) -> list[Path]:
     raise InputError(f"{folder}: no weights, neither {WEIGHTS} nor {WEIGHTS_INDEX}")
 
 
-def _refuse_remote_code(folder: Path) -> None:
+@contextmanager
+def written_whole(target: Path) -> Iterator[Path]:
+    """Give a new folder beside `target` to write to, which becomes `target` when the `with` ends without an exception.
+
+    A `target` that exists is replaced then. After an exception nothing is left of the new folder.
+    Raises `InputError` where no folder can be made.
+    """
+    work = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}.partial"
+    make_folder(work)
+    try:
+        yield work
+        if target.exists():
+            shutil.rmtree(target)
+        work.rename(target)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def make_folder(folder: Path) -> None:
+    """Make `folder` and those above it where they are missing. Raises `InputError` where it cannot be written to."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be made ({error.strerror}); give the name of another folder") from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError(f"{folder}: may not be written to; give the name of another folder")
+
+
+def copy_side_files(source: Path, target: Path) -> None:
+    """Copy those of `SIDE_FILES` that `source` has, byte for byte; whatever else lies there is not taken along."""
+    for name in SIDE_FILES:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, target / name)
+
+
+def _refuse_chosen_code(folder: Path) -> None:
     for path in sorted(folder.glob("*config.json")):
-        if "auto_map" in _read_object(path):
+        for key in sorted(REFUSED_KEYS & _keys(_read_object(path))):
             raise InputError(
-                f"{path}: has auto_map, it asks to run code that came with the checkpoint; this is refused. "
-                "Use a checkpoint of a class that transformers itself has"
+                f"{path}: has {key}, by which a checkpoint chooses code that is fetched or imported and run; "
+                "this is refused. Remove it, if the model is one that transformers itself has"
             )
+
+
+def _keys(value: object) -> set[str]:
+    """The keys of all objects in a parsed JSON, at any depth."""
+    found: set[str] = set()
+    parts = [value]
+    while parts:
+        part = parts.pop()
+        if isinstance(part, dict):
+            found.update(part)
+            parts.extend(part.values())
+        elif isinstance(part, list):
+            parts.extend(part)
+    return found
+
+
+def _has_picture_settings(path: Path) -> bool:
+    return path.is_file() and isinstance(_read_object(path).get("image_processor"), dict)
 
 
 def _read_object(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: not readable as JSON ({error})") from error
     if not isinstance(value, dict):
         raise InputError(f"{path}: must hold one JSON object")

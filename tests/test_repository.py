@@ -18,6 +18,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 STAGES = ("quantize", "bench")
 PACKAGES = ("shipvlm", "calib_data", *STAGES)
 MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+EXAMPLES = sorted((ROOT / "examples").rglob("*.py"))  # not installed, otherwise held to the same
 LINES = 300
 
 
@@ -64,17 +65,19 @@ def test_every_dependency_has_a_tested_version(requirement: Requirement) -> None
     assert requirement.specifier.contains(Version(specifier.version)), f"{requirement} does not admit {pin}"
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", [*MODULES, *EXAMPLES], ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_import_is_declared(path: Path) -> None:
     declared = {canonicalize_name(requirement.name) for requirement in dependencies()}
     providers = packages_distributions()
-    for name in {name.split(".")[0] for name in imports(path)} - set(sys.stdlib_module_names) - set(PACKAGES):
+    for name in (
+        {name.split(".")[0] for name in imports(path)} - set(sys.stdlib_module_names) - set(PACKAGES) - {"examples"}
+    ):
         found = {canonicalize_name(distribution) for distribution in providers.get(name, [name])}
         assert found & declared, f"{path} imports {name}, which pyproject.toml does not list"
 
 
 def test_every_folder_with_code_is_a_package() -> None:
-    folders = {path.parent for path in MODULES}
+    folders = {path.parent for path in [*MODULES, *EXAMPLES]}
     assert {folder for folder in folders if not (folder / "__init__.py").is_file()} == set()
     include = PROJECT["tool"]["setuptools"]["packages"]["find"]["include"]
     assert sorted(include) == sorted(f"{package}*" for package in PACKAGES)
@@ -97,6 +100,11 @@ def test_imports_go_one_way(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_what_is_installed_does_not_import_examples(path: Path) -> None:
+    assert not any(name.split(".")[0] == "examples" for name in imports(path))
+
+
+@pytest.mark.parametrize("path", [*MODULES, *EXAMPLES], ids=lambda path: str(path.relative_to(ROOT)))
 def test_modules_are_short_and_say_what_they_are_for(path: Path) -> None:
     text = path.read_text()
     assert len(text.splitlines()) <= LINES, f"{path} is long: two files"

@@ -9,21 +9,14 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
+from calib_data.scenes.asks import Ask
 from calib_data.scenes.words import COLOURS
 
+Colour = tuple[int, ...]  # red, green, blue, 0 to 255
 PATCH, MERGE = 16, 2
 MIN_PIXELS, MAX_PIXELS = 65536, 1048576  # the default model's processor: size.shortest_edge, size.longest_edge
-
-
-@dataclass(frozen=True)
-class Ask:
-    """One thing that can be asked of a scene. Of the accepted answers the first is the one trained on."""
-
-    task: str
-    prompt: str
-    answers: tuple[str, ...]
 
 
 @dataclass
@@ -77,15 +70,15 @@ def font(path: Path, size: int) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(path, size)
 
 
-def jitter(rng: random.Random, colour: tuple[int, int, int], amount: int = 14) -> tuple[int, ...]:
+def jitter(rng: random.Random, colour: tuple[int, int, int], amount: int = 14) -> Colour:
     return tuple(min(255, max(0, c + rng.randint(-amount, amount))) for c in colour)
 
 
-def luminance(colour: tuple[int, ...]) -> float:
+def luminance(colour: Colour) -> float:
     return 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]
 
 
-def contrast(rng: random.Random, ground: tuple[int, ...]) -> tuple[int, ...]:
+def contrast(rng: random.Random, ground: Colour) -> Colour:
     """A text colour that can be read on `ground`: luminance at least 110 away."""
     while True:
         ink = (
@@ -97,14 +90,14 @@ def contrast(rng: random.Random, ground: tuple[int, ...]) -> tuple[int, ...]:
             return ink
 
 
-def colour_at(image: Image.Image, x: int, y: int) -> tuple[int, ...]:
+def colour_at(image: Image.Image, x: int, y: int) -> Colour:
     """The colour of one pixel of an RGB picture."""
     colour = image.getpixel((x, y))
     assert isinstance(colour, tuple)
     return colour
 
 
-def mean_colour(image: Image.Image) -> tuple[int, ...]:
+def mean_colour(image: Image.Image) -> Colour:
     """The colour of the RGB picture shrunk to one pixel."""
     return colour_at(image.resize((1, 1)), 0, 0)
 
@@ -173,6 +166,8 @@ def wear(rng: random.Random, image: Image.Image) -> Image.Image:
     if rng.random() < 0.3:
         edge = image.resize((1, 1), Image.Resampling.BOX).getpixel((0, 0))
         image = image.rotate(rng.uniform(-4, 4), Image.Resampling.BILINEAR, fillcolor=edge)
+    if rng.random() < 0.15:
+        image = image.filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 0.9)))
     change_light, add_noise = rng.random() < 0.4, rng.random() < 0.4
     if change_light or add_noise:
         pixels: np.ndarray = np.asarray(image, dtype=np.float32)

@@ -14,7 +14,7 @@ def package_folder() -> Path:
     """Where the package's data lies. Raises SetupError when it is not installed."""
     spec = importlib.util.find_spec("easy_vqa")
     if spec is None or not spec.submodule_search_locations:
-        raise SetupError("the package easy-vqa is not installed: pip install 'shipvlm[data]'")
+        raise SetupError("the package easy-vqa is not installed: pip install -e '.[data]' in the checkout")
     return Path(spec.submodule_search_locations[0]) / "data"
 
 

@@ -4,21 +4,22 @@ evaluation.parquet 1,600 (400 a task), calibration.parquet 512 (128 a task), hel
 and fonts that neither training nor calibration sees). Calibration keeps clear of the other two by the leakage guard.
 """
 
+import argparse
 import io
 import random
-import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 
-from calib_data.leakage import fingerprint, fingerprints_rotated, near_duplicates
-from calib_data.records import Record, Task, write_parquet
+from calib_data.leakage import Words, fingerprint, near_duplicates
+from calib_data.records import Record, Task, picture, write_parquet
 from calib_data.scenes import easy_vqa
-from calib_data.scenes.canvas import Ask, Assets, Scene, load_assets, random_size
+from calib_data.scenes.asks import Ask
+from calib_data.scenes.canvas import Assets, Scene, load_assets, random_size
 from calib_data.scenes.charts import chart_scene
+from calib_data.scenes.guard import guard_of
 from calib_data.scenes.objects import objects_scene
 from calib_data.scenes.text import text_scene
 
@@ -27,12 +28,31 @@ DRAW: dict[str, Callable[[random.Random, Assets, tuple[int, int]], Scene]] = {
     "chart": chart_scene,
     "text": text_scene,
 }
-# task -> share of each kind of picture; easy-vqa is the public benchmark
-MIXTURE: dict[Task, dict[str, float]] = {
-    "vqa": {"objects": 0.48, "chart": 0.2, "text": 0.07, "easy-vqa": 0.25},
-    "caption": {"objects": 0.6, "chart": 0.15, "text": 0.25},
-    "consistency": {"objects": 0.5, "chart": 0.2, "text": 0.3},
-    "ocr": {"text": 0.95, "chart": 0.05},
+# task -> kind of picture -> its share, and the kinds of question that take turns
+MIXTURE: dict[Task, dict[str, tuple[float, tuple[str, ...]]]] = {
+    "vqa": {
+        "objects": (
+            0.48,
+            ("how many", "how many in all", "colour", "ground", "where", "what is at", "neighbour", "what", "size"),
+        ),
+        "chart": (0.20, ("bar says", "highest", "lowest", "how many bars", "which says", "bar colour")),
+        "text": (0.07, ("how many lines", "sign colour", "how many items")),
+        "easy-vqa": (0.25, ("easy-vqa",)),
+    },
+    "caption": {
+        "objects": (0.60, ("objects",)),
+        "chart": (0.15, ("chart",)),
+        "text": (0.25, ("sign", "page", "price list")),
+    },
+    "consistency": {
+        "objects": (0.50, ("kind", "count", "colour", "place", "ground")),
+        "chart": (0.20, ("highest", "bar says", "title")),
+        "text": (0.30, ("sign", "line", "price", "total", "date")),
+    },
+    "ocr": {
+        "text": (0.95, ("sign", "line", "shop", "price", "item", "item by price", "total", "date")),
+        "chart": (0.05, ("title",)),
+    },
 }
 MARGIN = 0.26  # wider than the guard's own threshold, so that another Pillow or scipy cannot turn it red
 LICENCES = {
@@ -53,95 +73,81 @@ def encode(rng: random.Random, image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def pick(rng: random.Random, asks: list[Ask], answer: str | None) -> Ask | None:
-    """One question; kinds of question (their first two words) are equally likely."""
-    asks = [a for a in asks if answer in (None, a.answers[0])]
-    kinds: dict[str, list[Ask]] = {}
-    for ask in asks:
-        kinds.setdefault(" ".join(ask.prompt.split()[:2]), []).append(ask)
-    return rng.choice(kinds[rng.choice(sorted(kinds))]) if kinds else None
-
-
-def one(
-    rng: random.Random, assets: Assets, name: str, task: Task, kind: str, number: int, easy: list[tuple[str, str, int]]
-) -> Record:
-    """Draws pictures until one can be asked about the task; yes and no take turns in consistency."""
-    wanted = ("yes", "no")[number % 2] if task == "consistency" else None
+def ask_about(
+    rng: random.Random, assets: Assets, task: Task, source: str, kind: str, answer: str | None
+) -> tuple[Image.Image, Ask]:
+    """Draws pictures until one can be asked a question of this kind, with this answer if one is given."""
     while True:
-        if kind == "easy-vqa":
-            question, answer, index = easy.pop()
-            image, ask = easy_vqa.picture(name, index), Ask("vqa", question, (answer,))
-        else:
-            scene = DRAW[kind](rng, assets, random_size(rng))
-            image = scene.image
-            found = pick(rng, [a for a in scene.asks if a.task == task], wanted)
-            if found is None:
-                continue
-            ask = found
-        source = kind if kind == "easy-vqa" else f"scenes/{kind}"
-        return Record(
-            id=f"{task}-{number:04}",
-            task=task,
-            image=encode(rng, image),
-            prompt=ask.prompt,
-            answers=ask.answers,
-            source=source,
-            licence=LICENCES[kind],
-        )
+        scene = DRAW[source](rng, assets, random_size(rng))
+        fits = [a for a in scene.asks if (a.task, a.kind) == (task, kind) and answer in (None, a.answers[0])]
+        if fits:
+            return scene.image, rng.choice(fits)
 
 
-def kinds_of(task: Task, count: int) -> Iterator[str]:
-    """The kind of picture of each of `count` records, in the shares of MIXTURE."""
-    for kind, share in MIXTURE[task].items():
-        yield from [kind] * round(share * count)
+def easy_questions(rng: random.Random, side: str) -> list[tuple[Image.Image, Ask]]:
+    """Questions of easy-VQA's public `side` (train or test), one a picture."""
+    one_each = {number: (question, answer) for question, answer, number in easy_vqa.questions(side)}
+    chosen = rng.sample(sorted(one_each), 400)
+    return [(easy_vqa.picture(side, n), Ask("vqa", "easy-vqa", one_each[n][0], (one_each[n][1],))) for n in chosen]
 
 
-def make_split(name: str, assets: Assets, per_task: int, guard: np.ndarray | None) -> list[Record]:
+def turns(task: Task, per_task: int, without: tuple[str, ...]) -> list[tuple[str, str, str | None]]:
+    """(kind of picture, kind of question, wanted answer) of each record of a task.
+
+    Kinds of question take turns, and in consistency yes and no for each of them.
+    """
+    sources = {source: share for source, (share, _) in MIXTURE[task].items() if source not in without}
+    rows: list[tuple[str, str, str | None]] = []
+    for source, share in sources.items():
+        kinds = MIXTURE[task][source][1]
+        for n in range(round(per_task * share / sum(sources.values()))):
+            answer = ("yes", "no")[n // len(kinds) % 2] if task == "consistency" else None
+            rows.append((source, kinds[n % len(kinds)], answer))
+    return rows
+
+
+def make_split(
+    name: str, assets: Assets, per_task: int, guard: Words | None = None, without: tuple[str, ...] = ()
+) -> list[Record]:
     """A split, seeded by its name. Calibration takes easy-VQA's public training pictures, the others its test ones."""
     rng = random.Random(f"split/{name}")
-    side = "train" if name == "calibration" else "test"
-    easy: list[tuple[str, str, int]] = []
-    seen: set[int] = set()
-    for row in rng.sample(easy_vqa.questions(side), 2000):
-        if row[2] not in seen:
-            seen.add(row[2])
-            easy.append(row)
-    records, rejected = [], 0
+    easy = [] if "easy-vqa" in without else easy_questions(rng, "train" if name == "calibration" else "test")
+    records: list[Record] = []
+    rejected = 0
     for task in MIXTURE:
-        kinds = [k for k in kinds_of(task, per_task) if not (name == "heldout" and k == "easy-vqa")]
-        kinds += ["objects"] * (per_task - len(kinds))
-        for number, kind in enumerate(kinds):
+        for number, (source, kind, answer) in enumerate(turns(task, per_task, without)):
             while True:
-                record = one(rng, assets, side, task, kind, number, easy)
-                if guard is None or not near_duplicates(
-                    guard, fingerprint(Image.open(io.BytesIO(record.image)))[None], MARGIN
-                ):
+                image, ask = easy.pop() if source == "easy-vqa" else ask_about(rng, assets, task, source, kind, answer)
+                record = Record(
+                    id=f"{task}-{number:04}",
+                    task=task,
+                    image=encode(rng, image),
+                    prompt=ask.prompt,
+                    answers=ask.answers,
+                    source=source if source == "easy-vqa" else f"scenes/{source}",
+                    licence=LICENCES[source],
+                )
+                if guard is None or not near_duplicates(guard, fingerprint(picture(record))[None], MARGIN):
                     break
                 rejected += 1
             records.append(record)
     size = sum(len(r.image) for r in records) / 1e6
-    print(
-        f"{name}: {len(records)} records, {size:.1f} MB, {rejected} near-duplicates thrown away,",
-        dict(Counter(r.source for r in records)),
-    )
+    sources = dict(Counter(r.source for r in records))
+    print(f"{name}: {len(records)} records, {size:.1f} MB, {rejected} near-duplicates thrown away, {sources}")
     return records
 
 
-def guard_of(records: list[Record]) -> np.ndarray:
-    """uint64 [records, rotations, words] for the evaluation side of calib_data.leakage.near_duplicates."""
-    return np.stack([fingerprints_rotated(Image.open(io.BytesIO(r.image))) for r in records])
-
-
 def main() -> None:
-    assets, out = Path(sys.argv[1]), Path(sys.argv[2])
-    out.mkdir(parents=True, exist_ok=True)
-    evaluation = make_split("evaluation", load_assets(assets), 400, None)
-    heldout = make_split("heldout", load_assets(assets, heldout=True), 50, None)
-    guard = guard_of(evaluation + heldout)
-    calibration = make_split("calibration", load_assets(assets), 128, guard)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("assets", type=Path, help="what calib_data.scenes.assets wrote")
+    parser.add_argument("out", type=Path, help="folder for the three Parquet files")
+    a = parser.parse_args()
+    a.out.mkdir(parents=True, exist_ok=True)
+    evaluation = make_split("evaluation", load_assets(a.assets), 400)
+    heldout = make_split("heldout", load_assets(a.assets, heldout=True), 50, without=("easy-vqa",))
+    calibration = make_split("calibration", load_assets(a.assets), 128, guard_of(evaluation + heldout))
     for name, records in (("evaluation", evaluation), ("heldout", heldout), ("calibration", calibration)):
-        write_parquet(records, out / f"{name}.parquet")
-    np.save(assets / "guard.npy", guard, allow_pickle=False)
+        write_parquet(records, a.out / f"{name}.parquet")
 
 
 if __name__ == "__main__":

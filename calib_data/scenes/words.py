@@ -17,6 +17,8 @@ COLOURS: dict[str, tuple[int, int, int]] = {
 
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 
+ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
+
 # row-major names of the nine places of a picture
 PLACES = (
     "top left", "top", "top right",
@@ -62,3 +64,55 @@ SYLLABLES = """ba be bi bo bu ca co cu da de di do du fa fe fi fo ga go gu ha he
 lo lu ma me mi mo mu na ne ni no nu pa pe pi po pu ra re ri ro ru sa se si so su ta te ti to tu va
 ve vi vo wa we wi xa ya yo za ze zo""".split()
 CODAS = ("", "", "", "n", "r", "s", "t", "l", "m", "x", "ck", "nd")
+
+# label -> labels that are not wrong for it: they are neither shown beside it nor used against it
+ALSO_CALLED: dict[str, tuple[str, ...]] = {
+    "bird": (
+        "eagle",
+        "dove",
+        "owl",
+        "duck",
+        "swan",
+        "parrot",
+        "peacock",
+        "flamingo",
+        "penguin",
+        "chicken",
+        "rooster",
+        "turkey",
+        "goose",
+        "phoenix",
+    ),
+    "duck": ("goose", "swan"),
+    "chicken": ("rooster", "turkey"),
+    "dog": ("poodle", "wolf"),
+    "bear": ("polar bear", "panda", "koala"),
+    "cow": ("ox", "bison"),
+    "ewe": ("ram", "goat"),
+    "horse": ("unicorn", "donkey"),
+    "rat": ("mouse", "hamster"),
+    "pig": ("boar",),
+    "fish": ("shark", "blowfish", "whale", "dolphin"),
+    "whale": ("dolphin",),
+    "bug": ("ant", "beetle", "cricket", "cockroach", "fly", "mosquito"),
+    "train": ("locomotive", "tram", "monorail"),
+    "tram": ("trolleybus", "monorail"),
+    "bus": ("minibus", "trolleybus"),
+    "automobile": ("taxi", "police car"),
+    "ship": ("ferry", "speedboat", "sailboat"),
+    "house": ("houses", "hut", "hotel"),
+    "hotel": ("hospital", "school", "bank", "factory"),
+    "volcano": ("mountain",),
+    "sunrise": ("sunset", "cityscape"),
+    "glasses": ("sunglasses", "goggles"),
+    "notebook": ("ledger", "books"),
+    "newspaper": ("scroll", "placard"),
+    "bowling": ("baseball", "basketball", "volleyball", "softball", "soccer ball"),
+    "baseball": ("softball",),
+    "pen": ("pencil", "crayon", "paintbrush"),
+    "dagger": ("screwdriver",),
+    "blossom": ("sunflower", "hibiscus", "rose", "lotus", "tulip", "hyacinth"),
+    "shrimp": ("lobster", "crab"),
+    "octopus": ("squid",),
+    "lemon": ("lime", "mango", "tangerine"),
+}

@@ -1,14 +1,12 @@
 """The training stream: batches of scenes of one picture grid, each picture with several questions, made on the fly.
 
-A batch is a function of (seed, worker, number) alone. Every picture passes the leakage guard: a near-duplicate of an
-evaluation picture is thrown away and counted.
+A batch is a function of (seed, worker, number) alone; in which order training meets them depends on how fast they are
+made. Every picture passes the leakage guard: a near-duplicate of an evaluation picture is thrown away and counted.
 """
 
-import json
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -16,12 +14,15 @@ from tokenizers import Tokenizer
 from torch.utils.data import IterableDataset, get_worker_info
 
 from calib_data.leakage import fingerprint, near_duplicates
-from calib_data.scenes.canvas import MERGE, PATCH, Ask, Assets, grid_of, random_size
+from calib_data.scenes import easy_vqa
+from calib_data.scenes.asks import Ask
+from calib_data.scenes.canvas import MERGE, PATCH, Assets, grid_of, random_size
 from calib_data.scenes.charts import chart_scene
 from calib_data.scenes.objects import objects_scene
 from calib_data.scenes.text import text_scene
 
 SCENES: tuple[Callable, ...] = (objects_scene, text_scene, chart_scene)
+# easy-VQA's pictures have one size: in batches of other sizes its share goes to objects
 MIXTURE = {"objects": 0.30, "text": 0.53, "chart": 0.12, "easy-vqa": 0.05}
 IMAGE_TOKENS = 14_000  # merged tokens in a batch, about
 QUESTION_TOKENS = 192  # tokens of questions and answers for each picture
@@ -185,12 +186,12 @@ def pack(
     return {"ids": ids, "branch": branch, "position": position, "label": label, "weight": weight}
 
 
-def load_easy_vqa(folder: Path, guard: np.ndarray) -> tuple[EasyVqa, int]:
+def load_easy_vqa(guard: np.ndarray) -> tuple[EasyVqa, int]:
     """The public training split less near-duplicates of evaluation pictures, and how many of those there were."""
     asks: dict[int, list[Ask]] = {}
-    for question, answer, number in json.loads((folder / "train/questions.json").read_text()):
-        asks.setdefault(number, []).append(Ask("vqa", question, (answer,)))
-    pictures = {n: Image.open(folder / "train/images" / f"{n}.png").convert("RGB") for n in asks}
+    for question, answer, number in easy_vqa.questions("train"):
+        asks.setdefault(number, []).append(Ask("vqa", "easy-vqa", question, (answer,)))
+    pictures = {number: easy_vqa.picture("train", number) for number in asks}
     near = near_evaluation(list(pictures.values()), guard)
     kept = [n for i, n in enumerate(asks) if i not in near]
     return EasyVqa([pictures[n] for n in kept], [asks[n] for n in kept]), len(near)

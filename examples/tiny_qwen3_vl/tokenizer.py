@@ -3,9 +3,9 @@
 python -m examples.tiny_qwen3_vl.tokenizer build/scene_assets examples/tiny_qwen3_vl
 """
 
+import argparse
 import json
 import random
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -145,5 +145,8 @@ def dump(path: Path, content: dict) -> None:
 
 
 if __name__ == "__main__":
-    assets_folder, out_folder = map(Path, sys.argv[1:3])
-    write(train(load_assets(assets_folder)), out_folder)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("assets", type=Path, help="what calib_data.scenes.assets wrote")
+    parser.add_argument("out", type=Path, help="folder of the checkpoint")
+    arguments = parser.parse_args()
+    write(train(load_assets(arguments.assets)), arguments.out)

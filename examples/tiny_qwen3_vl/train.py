@@ -1,13 +1,15 @@
 """Trains the default model on one GPU: `python -m examples.tiny_qwen3_vl.train --help`.
 
-Prepared ahead by calib_data.scenes.assets, calib_data.scenes.splits and examples.tiny_qwen3_vl.tokenizer. Interrupt it
+Prepared ahead by calib_data.scenes.assets, calib_data.scenes.guard and examples.tiny_qwen3_vl.tokenizer. Interrupt it
 at will: the same command goes on from OUT/state.pt. The learning rate follows the share of the planned minutes that is
-done, so that an interrupted training ends as planned. Ends with FP16 shards in OUT/checkpoint and the curve.
+done, so that an interrupted training ends as planned. Seeds fix the weights at the start and every picture, not the
+weights at the end: those depend on how much the machine does in a minute. Ends with FP16 shards in OUT/checkpoint.
 """
 
 import argparse
 import copy
 import csv
+import hashlib
 import json
 import math
 import os
@@ -20,7 +22,6 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
@@ -29,6 +30,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import Qwen3VLForConditionalGeneration
 
+from calib_data.leakage import load_fingerprints
 from calib_data.scenes.canvas import load_assets
 from examples.tiny_qwen3_vl.fast_forward import FastForward
 from examples.tiny_qwen3_vl.model_config import model_config
@@ -201,12 +203,13 @@ class Batches:
 class Curve:
     """training_curve.csv: a row every hundred steps, the mean of what happened in them."""
 
-    def __init__(self, path: Path):
-        new = not path.exists()
-        self.file = path.open("a", newline="")
+    def __init__(self, path: Path, step: int):
+        """Keeps the rows up to `step`: those after it were written by a run that was cut off before it saved."""
+        rows = list(csv.reader(path.open(newline="")))[1:] if path.exists() else []
+        self.file = path.open("w", newline="")
         self.writer = csv.writer(self.file, lineterminator="\n")
-        if new:
-            self.writer.writerow(CURVE)
+        self.writer.writerows([CURVE, *(row for row in rows if int(row[0]) <= step)])
+        self.file.flush()
         self.losses: list[Tensor] = []
         self.rights: list[Tensor] = []
 
@@ -233,13 +236,13 @@ def train(a: argparse.Namespace) -> None:
     torch.backends.cuda.enable_cudnn_sdp(False)  # it plans anew for each shape, and shapes change with every batch
     a.out.mkdir(parents=True, exist_ok=True)
     tokenizer = Tokenizer.from_file(str(HERE / "tokenizer.json"))
-    guard = np.load(a.assets / "guard.npy", allow_pickle=False)
-    easy, left_out = load_easy_vqa(a.easy_vqa, guard)
+    guard = load_fingerprints(a.guard)
+    easy, left_out = load_easy_vqa(guard)
     training = Training(tokenizer, a.out, a.lr, a.muon_lr)
     done = training.done
     print(f"easy-VQA: {len(easy.pictures)} pictures, {left_out} near-duplicates of evaluation left out; from {done}")
     batches = Batches(Stream(load_assets(a.assets), easy, tokenizer, guard, SEED, start=done["step"]), a.workers)
-    curve = Curve(a.out / "training_curve.csv")
+    curve = Curve(a.out / "training_curve.csv", done["step"])
     before, started, saved = done["seconds"], time.monotonic(), time.monotonic()
     while True:
         done["seconds"] = before + time.monotonic() - started
@@ -261,6 +264,7 @@ def train(a: argparse.Namespace) -> None:
         "pictures": done["pictures"],
         "replayed": done["replayed"],
         "near_duplicates_rejected": done["rejected"],
+        "guard_sha256": hashlib.sha256(a.guard.read_bytes()).hexdigest(),
         "torch": torch.__version__,
         "python": platform.python_version(),
         "parameters": sum(p.numel() for p in training.model.parameters()),
@@ -276,7 +280,7 @@ def train(a: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--assets", type=Path, required=True, help="what calib_data.scenes.assets wrote")
-    parser.add_argument("--easy-vqa", type=Path, required=True, help="the data folder of the package easy-vqa")
+    parser.add_argument("--guard", type=Path, required=True, help="what calib_data.scenes.guard wrote")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=20.0, help="training time planned in all")
     parser.add_argument("--stop-after", type=float, default=1e9, help="minutes after which this call ends")

@@ -14,22 +14,19 @@ every layer, as in the models where outliers were found; the vision tower and th
 """
 
 import json
-import shutil
-import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 from transformers import Qwen3VLConfig, Qwen3VLTextConfig
 
 from shipvlm.errors import InputError
-from shipvlm.folder import WEIGHTS_INDEX, check_folder, weight_files
-
-LAYERS = "model.language_model.layers"
+from shipvlm.families.qwen3_vl import DECODER_LAYERS
+from shipvlm.folder import WEIGHTS_INDEX, check_folder, copy_side_files, weight_files, written_whole
 
 
 @dataclass(frozen=True)
@@ -71,9 +68,10 @@ def outlier_twin(model: nn.Module, strength: float, channels: int, seed: int) ->
 def outlier_twin_folder(source: Path, target: Path, strength: float, channels: int, seed: int) -> None:
     """Write the outlier twin of the checkpoint in `source` to the new folder `target`.
 
-    Changed tensors are stored in float32, so that the twin loses nothing; the others keep their dtype. All other files
-    are copied byte for byte, except the weights index, whose total size changes. `target` appears complete or not at
-    all. Raises `InputError` as `outlier_twin` does, for an unfit `source`, and when `target` exists.
+    Changed tensors are stored in float32, so that the twin loses nothing; the others keep their dtype. The files of
+    the checkpoint beside its weights are copied byte for byte, except the weights index, whose total size changes.
+    `target` appears complete or not at all. Raises `InputError` as `outlier_twin` does, for an unfit `source`, and
+    when `target` exists.
     """
     config = check_folder(source)
     if "quantization_config" in config:
@@ -83,26 +81,22 @@ def outlier_twin_folder(source: Path, target: Path, strength: float, channels: i
     shards = weight_files(source)
     names: set[str] = set()
     for shard in shards:
-        with safe_open(shard, "pt") as tensors:
-            names |= set(tensors.keys())
+        try:
+            with safe_open(shard, "pt") as tensors:
+                names |= set(tensors.keys())
+        except SafetensorError as error:
+            raise InputError(f"{shard}: not readable as safetensors ({error}); fetch it again") from error
     text_config = Qwen3VLConfig.from_pretrained(source, local_files_only=True).text_config
     scalings = _scalings(text_config, strength, channels, seed)
     _check_names(scalings, names, str(source))
 
-    work = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}.partial"
-    work.mkdir(parents=True)
-    try:
-        for path in source.iterdir():
-            if path.is_file() and path not in shards:
-                shutil.copyfile(path, work / path.name)
+    with written_whole(target) as work:
+        copy_side_files(source, work)
         total_size = sum(_write_shard(shard, work / shard.name, scalings) for shard in shards)
-        if (work / WEIGHTS_INDEX).is_file():
-            index = json.loads((work / WEIGHTS_INDEX).read_text(encoding="utf-8"))
+        if (source / WEIGHTS_INDEX).is_file():
+            index = json.loads((source / WEIGHTS_INDEX).read_text(encoding="utf-8"))
             index.setdefault("metadata", {})["total_size"] = total_size
             (work / WEIGHTS_INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
-        work.rename(target)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
 
 
 def _write_shard(source: Path, target: Path, scalings: dict[str, Scaling]) -> int:
@@ -140,7 +134,7 @@ def _scalings(config: Qwen3VLTextConfig, strength: float, channels: int, seed: i
         heads = value.reshape(config.num_key_value_heads, config.head_dim)
         output = heads.repeat_interleave(config.num_attention_heads // config.num_key_value_heads, dim=0).flatten()
         scalings |= {
-            f"{LAYERS}.{layer}.{name}": scaling
+            f"{DECODER_LAYERS}{layer}.{name}": scaling
             for name, scaling in {
                 "input_layernorm.weight": Scaling(rows=hidden),
                 "self_attn.q_proj.weight": Scaling(columns=1 / hidden),

@@ -5,6 +5,8 @@ from typing import Any
 
 from transformers import AutoTokenizer, Qwen2VLImageProcessorPil, Qwen3VLProcessor
 
+DECODER_LAYERS = "model.language_model.layers."  # how the names of all tensors of the text decoder's layers begin
+
 
 class PictureProcessor(Qwen3VLProcessor):
     """transformers' own `Qwen3VLProcessor` with its video part left out.
@@ -25,7 +27,9 @@ def load_processor(folder: Path) -> PictureProcessor:
     every machine. Prompts are padded on the left, as batched generation needs it.
     """
     settings, _ = PictureProcessor.get_processor_dict(folder, local_files_only=True)
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, padding_side="left")
+    tokenizer = AutoTokenizer.from_pretrained(
+        folder, local_files_only=True, trust_remote_code=False, padding_side="left"
+    )
     return PictureProcessor(
         Qwen2VLImageProcessorPil.from_pretrained(folder, local_files_only=True),
         tokenizer,

@@ -58,6 +58,8 @@ def load(
             dtype=dtype,
             use_safetensors=True,
             local_files_only=True,
+            trust_remote_code=False,
+            attn_implementation="sdpa",
             ignore_mismatched_sizes=True,  # so that a wrong shape arrives in the report, with the others
             output_loading_info=True,
         )

@@ -87,7 +87,7 @@ def test_measure_pairs_the_variants_with_the_baseline(checkpoint, coarse, tmp_pa
     assert sum(item.kl for item in found["coarse"]) > 0.01
     assert all(item.compared == min(6, len(item.token_ids) + 1) for item in found["base"])
     assert [item.compared for item in found["coarse"]] == [item.compared for item in found["base"]]
-    assert read_log(tmp_path / "coarse.jsonl", "r").keys() == {record.id for record in data}
+    assert read_log(tmp_path / "coarse.jsonl", "r", data) == {item.id: item for item in found["coarse"]}
 
 
 def test_measure_continues_where_it_was_cut_off(checkpoint, coarse, tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ import pytest
 from bench import report as module
 from bench.environment import checkpoint_digest, describe_weights
 from bench.report import compare, percent, sample
+from calib_data.scoring import Score, score
 from quantize.checkpoint import quantize_checkpoint
 from shipvlm.errors import InputError
 from tests.bench.made_records import records
@@ -45,7 +46,13 @@ def test_the_written_summary_is_derived_from_the_written_lines(compared):
     for name, entry in report["checkpoints"].items():
         lines = [json.loads(line) for line in (out / f"{name}.jsonl").read_text().splitlines()]
         assert {line["id"] for line in lines} == {record.id for record in DATA}
-        assert entry["score"]["all"]["value"] == pytest.approx(sum(line["value"] for line in lines) / len(lines))
+        by_id = {record.id: record for record in DATA}
+        records_of = [by_id[line["id"]] for line in lines]
+        values = [
+            score(record.task, line["answer"], record.answers).value
+            for record, line in zip(records_of, lines, strict=True)
+        ]
+        assert entry["score"]["all"]["value"] == pytest.approx(sum(values) / len(values))
         agreed, compared_tokens = (sum(line[field] for line in lines) for field in ("agreed", "compared"))
         assert entry["top1_agreement"]["value"] == pytest.approx(agreed / compared_tokens)
 
@@ -99,6 +106,13 @@ def test_a_second_run_asks_nothing_again(compared, folders, monkeypatch):
     assert compare(folders, None, out)["checkpoints"] == report["checkpoints"]
 
 
+def test_a_changed_scoring_rule_changes_the_numbers_of_a_finished_run(compared, folders, tmp_path, monkeypatch):
+    out = shutil.copytree(compared[1], tmp_path / "report")
+    monkeypatch.setattr("bench.fidelity.answer", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr("bench.accuracy.score", lambda *_: Score(0.125, "ok"))
+    assert compare(folders, None, out)["checkpoints"]["qwen3_vl"]["score"]["all"]["value"] == 0.125
+
+
 def test_one_folder_alone_is_only_scored(folders, tmp_path):
     report = compare(folders[:1], 2, tmp_path)
     assert list(report["checkpoints"]) == ["qwen3_vl"]
@@ -139,6 +153,14 @@ def test_the_digest_sees_a_changed_weight_and_a_changed_template(tiny_checkpoint
         changed[-1] ^= 1
         (copy / name).write_bytes(changed)
         assert checkpoint_digest(copy) != before
+
+
+def test_the_digest_sees_a_processor_config(tiny_checkpoint, tmp_path):
+    copy = shutil.copytree(tiny_checkpoint, tmp_path / "copy")
+    (copy / "processor_config.json").write_text("{}")
+    first = checkpoint_digest(copy)
+    (copy / "processor_config.json").write_text('{"image_processor": {}}')
+    assert len({checkpoint_digest(tiny_checkpoint), first, checkpoint_digest(copy)}) == 3
 
 
 def test_percent():

@@ -195,8 +195,9 @@ def test_a_dataset_folder(dataset_folder):
     assert red.image == encoded(Image.new("RGB", (4, 4), "red"))  # the bytes as they were, not encoded again
     assert red.source == "theirs"
     assert len(load_records(dataset_folder, columns=COLUMNS, task="vqa", split="train[:1]")) == 1
-    assert "it has the splits train, test" in refusal(dataset_folder, columns=COLUMNS, task="vqa")
     assert "cannot load it" in refusal(dataset_folder, columns=COLUMNS, task="vqa", split="dev")
+    message = refusal(dataset_folder, columns=COLUMNS, task="vqa")
+    assert "it has the splits train, test: name one, shipvlm data pack --split NAME" in message
     assert "the column 'image' is missing: it has 'number'" in refusal(dataset_folder, task="vqa", split="test")
 
 

@@ -41,6 +41,11 @@ def test_it_is_small_and_genuine() -> None:
     assert sum(parameter.numel() for parameter in model.parameters()) <= 16e6
 
 
+def test_it_can_show_a_loss() -> None:
+    """Measured: rounding its weights ever more coarsely shows, in the right order."""
+    assert json.loads((MODEL / "results.json").read_text())["quantization"]["verdict"]["separates"] is True
+
+
 def test_the_sample_pictures_are_calibration_records(samples: dict[str, Record]) -> None:
     for task, record in samples.items():
         assert (MODEL / "pictures" / f"{task}.jpg").read_bytes() == record.image

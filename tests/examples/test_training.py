@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer, Qwen3VLForConditionalGeneration
 
-from calib_data.scenes.canvas import Ask, grid_of
+from calib_data.scenes.asks import Ask
+from calib_data.scenes.canvas import grid_of
 from examples.tiny_qwen3_vl import train
 from examples.tiny_qwen3_vl.fast_forward import FastForward
 from examples.tiny_qwen3_vl.muon import Muon
@@ -19,9 +20,9 @@ from examples.tiny_qwen3_vl.stream import choose, pack, prompts, size_in_grid
 
 MODEL = Path("examples/tiny_qwen3_vl")
 ASKS = [
-    Ask("vqa", "How many cats are there?", ("3",)),
-    Ask("ocr", "What is the total?", ("$12.50",)),
-    Ask("caption", "Describe the picture.", ("three cats on a blue ground",)),
+    Ask("vqa", "how many", "How many cats are there?", ("3",)),
+    Ask("ocr", "total", "What is the total?", ("$12.50",)),
+    Ask("caption", "objects", "Describe the picture.", ("three cats on a blue ground",)),
 ]
 
 

@@ -1,6 +1,7 @@
 """A written checkpoint against an independent path: the same model rounded in memory."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,10 @@ from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
 from quantize import checkpoint as module
 from quantize.audit import audit
-from quantize.checkpoint import COPIED, quantize_checkpoint
+from quantize.checkpoint import REPORT, quantize_checkpoint
 from quantize.rtn import decoder_linears, round_to_nearest
 from shipvlm.errors import ExecutionError, InputError
+from shipvlm.folder import SIDE_FILES
 from shipvlm.runtime.checkpoint import Request, load, prepare
 
 
@@ -25,8 +27,8 @@ def write_wide(tiny: Path, folder: Path, dtype: torch.dtype) -> Path:
     config.text_config.rope_parameters["mrope_section"] = [6, 5, 5]
     torch.manual_seed(1)
     Qwen3VLForConditionalGeneration(config).to(dtype).save_pretrained(folder)
-    for name in COPIED:
-        if (tiny / name).is_file():
+    for name in SIDE_FILES:
+        if name != "config.json" and (tiny / name).is_file():
             (folder / name).write_bytes((tiny / name).read_bytes())
     return folder
 
@@ -94,8 +96,10 @@ def test_the_config_is_what_servers_read(wide_checkpoint, tmp_path):
 
 def test_the_other_files_are_copied_byte_for_byte(wide_checkpoint, tmp_path):
     quantize_checkpoint(wide_checkpoint, "w8a16", tmp_path / "out")
-    copied = [name for name in COPIED if (wide_checkpoint / name).is_file()]
-    assert {"tokenizer.json", "preprocessor_config.json", "chat_template.jinja"} <= set(copied)
+    copied = [name for name in SIDE_FILES if name != "config.json" and (wide_checkpoint / name).is_file()]
+    assert {"tokenizer.json", "preprocessor_config.json", "chat_template.jinja", "generation_config.json"} <= set(
+        copied
+    )
     for name in copied:
         assert (tmp_path / "out" / name).read_bytes() == (wide_checkpoint / name).read_bytes(), name
 
@@ -112,6 +116,35 @@ def test_replaces_its_own_result_and_nothing_else(wide_checkpoint, tmp_path):
     with pytest.raises(InputError, match="over its source"):
         quantize_checkpoint(wide_checkpoint, "w8a16", wide_checkpoint)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "stranger"]
+
+
+def test_refuses_a_folder_that_holds_its_source(wide_checkpoint, tmp_path):
+    source = shutil.copytree(wide_checkpoint, tmp_path / "models" / "source")
+    (tmp_path / "models" / REPORT).write_text("{}")  # as if an earlier result had been written there
+    with pytest.raises(InputError, match="over its source"):
+        quantize_checkpoint(source, "w8a16", tmp_path / "models")
+    assert source.is_dir()
+
+
+def test_what_the_source_has_not_the_result_has_not(wide_checkpoint, tmp_path):
+    source = shutil.copytree(wide_checkpoint, tmp_path / "source")
+    (source / "generation_config.json").unlink()
+    quantize_checkpoint(source, "w8a16", tmp_path / "out")
+    assert not (tmp_path / "out" / "generation_config.json").exists()
+
+
+def test_refuses_damaged_weights(wide_checkpoint, tmp_path):
+    source = shutil.copytree(wide_checkpoint, tmp_path / "source")
+    whole = (source / "model.safetensors").read_bytes()
+    (source / "model.safetensors").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match="cannot load it"):
+        quantize_checkpoint(source, "w8a16", tmp_path / "out")
+    tensors = load_file(wide_checkpoint / "model.safetensors")
+    del tensors["model.language_model.layers.0.mlp.up_proj.weight"]
+    save_file(tensors, source / "model.safetensors", {"format": "pt"})
+    with pytest.raises(InputError, match="1 missing tensors"):
+        quantize_checkpoint(source, "w8a16", tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]
 
 
 def test_refuses_what_it_cannot_quantize(tiny_checkpoint, wide_checkpoint, tmp_path):

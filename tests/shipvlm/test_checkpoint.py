@@ -1,5 +1,6 @@
 """Loading refuses what does not fit; generation equals a plain argmax loop, one by one and in batches."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -136,6 +137,14 @@ def test_refuses_a_truncated_file(tiny_checkpoint: Path, tmp_path: Path) -> None
     whole = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(InputError, match="transformers cannot load it"):
+        load(folder)
+
+
+def test_a_checkpoint_cannot_choose_a_kernel(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_checkpoint, tmp_path / "copy")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"attn_implementation": "owner/repo"}))
+    with pytest.raises(InputError, match="has attn_implementation"):
         load(folder)
 
 

@@ -11,23 +11,8 @@ import pytest
 from PIL import Image
 
 import calib_data
-from shipvlm.cli import main
 from shipvlm.runtime.checkpoint import Request, generate, load
-
-
-@pytest.fixture(scope="session")
-def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("picture") / "noise.png"
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)).save(path)
-    return path
-
-
-def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
-    """Exit code, stdout and stderr of one command."""
-    with pytest.raises(SystemExit) as stop:
-        main([str(argument) for argument in arguments])
-    printed = capsys.readouterr()
-    return int(stop.value.code or 0), printed.out, printed.err
+from tests.shipvlm.commands import pack, run
 
 
 def test_ask_prints_the_answer(capsys, tiny_checkpoint: Path, picture: Path) -> None:
@@ -128,34 +113,6 @@ def test_version(capsys) -> None:
     from importlib.metadata import version
 
     assert run(capsys, "--version") == (0, f"shipvlm {version('shipvlm')}\n", "")
-
-
-def test_a_missing_package_is_named(capsys, monkeypatch, tiny_checkpoint: Path, picture: Path) -> None:
-    monkeypatch.setitem(sys.modules, "transformers", None)
-    monkeypatch.delitem(sys.modules, "shipvlm.runtime.checkpoint")
-    code, _, err = run(capsys, "ask", "--model", tiny_checkpoint, "--image", picture, "what")
-    assert code == 3
-    assert "transformers" in err
-    assert "pip install" in err
-
-
-@pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    """A data set as a user has one: a folder of pictures and a JSONL with columns of its own names."""
-    folder = tmp_path / "mine"
-    folder.mkdir()
-    rows = []
-    for number in range(4):
-        # Smooth shapes, each its own: what a perceptual hash is made for.
-        small = np.random.default_rng(number).integers(0, 256, (6, 6, 3), dtype=np.uint8)
-        Image.fromarray(small).resize((160, 120), Image.Resampling.BICUBIC).save(folder / f"{number}.png")
-        rows.append({"image": f"{number}.png", "question": "what is it", "answers": ["noise"]})
-    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return folder
-
-
-def pack(capsys, folder: Path, out: Path) -> tuple[int, str, str]:
-    return run(capsys, "data", "pack", folder, "-o", out, "--column", "prompt=question", "--task", "vqa", "--json")
 
 
 def test_data_pack_and_show(capsys, pictures: Path, tmp_path: Path) -> None:

@@ -173,6 +173,23 @@ def test_refuses_another_model() -> None:
         outlier_twin(nn.Linear(2, 2), 30.0, 1, seed=0)
 
 
+def test_takes_along_only_what_belongs_to_the_checkpoint(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    source = shutil.copytree(tiny_checkpoint, tmp_path / "source")
+    (tmp_path / "secret").write_text("secret")
+    (source / "notes.txt").symlink_to(tmp_path / "secret")
+    outlier_twin_folder(source, tmp_path / "twin", 30.0, 4, seed=0)
+    twin = {path.name for path in (tmp_path / "twin").iterdir()}
+    assert twin == {path.name for path in tiny_checkpoint.iterdir()}
+
+
+def test_refuses_a_truncated_file(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    source = shutil.copytree(tiny_checkpoint, tmp_path / "source")
+    whole = (source / "model.safetensors").read_bytes()
+    (source / "model.safetensors").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match="not readable as safetensors"):
+        outlier_twin_folder(source, tmp_path / "twin", 30.0, 4, seed=0)
+
+
 def test_refuses_to_overwrite(tiny_checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="exists already"):
         outlier_twin_folder(tiny_checkpoint, tmp_path, 30.0, 4, seed=0)

@@ -8,11 +8,17 @@ import pytest
 import scipy.ndimage
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
-from calib_data.scenes.canvas import Assets, random_size
-from calib_data.scenes.charts import chart_asks, chart_scene
-from calib_data.scenes.objects import compose, objects_scene, statements, vqa
-from calib_data.scenes.text import near_miss, price_asks, text_scene
+from calib_data.scenes.asks import plural
+from calib_data.scenes.canvas import Assets, Drawing, random_size
+from calib_data.scenes.charts import Chart, chart_asks, chart_scene
+from calib_data.scenes.composition import Group, compose
+from calib_data.scenes.lettering import near_miss
+from calib_data.scenes.object_asks import others, statements, vqa
+from calib_data.scenes.objects import objects_scene
+from calib_data.scenes.prices import PriceList, price_asks
+from calib_data.scenes.text import text_scene
 from calib_data.scenes.words import NUMBERS, PLACES
 from tests.calib_data.scenes.conftest import MARK
 
@@ -48,35 +54,66 @@ def blobs(image) -> list[tuple[float, float]]:
 @given(seed=st.integers(0, 10**9))
 def test_counts_and_places_are_those_in_the_picture(assets: Assets, seed: int) -> None:
     rng = random.Random(seed)
-    image, groups, ground = compose(rng, assets, (360, 300))
-    plain = [g for g in groups if g.tint is None]
-    found = blobs(image)
+    scene = compose(rng, assets, (360, 300))
+    plain = [g for g in scene.groups if g.tint is None]
+    found = blobs(scene.image)
     assert len(found) == sum(g.count for g in plain)
     seen = sorted(PLACES[int(y * 3 / 300) * 3 + int(x * 3 / 360)] for x, y in found)
     assert seen == sorted(place for g in plain for place in g.places)
-    for ask in vqa(rng, groups, ground):
-        if ask.prompt == "How many things are there in all?":
-            assert ask.answers[0] == str(sum(g.count for g in groups))
+    for ask in vqa(rng, scene):
+        if ask.kind == "how many in all":
+            assert ask.answers[0] == str(sum(g.count for g in scene.groups))
+        if ask.kind == "neighbour":
+            axis = 0 if "left" in ask.prompt else 1
+            target = next(g for g in scene.groups if ask.prompt.endswith(f" {g.label}?"))
+            before = [g for g in scene.groups for c in g.centres if c[axis] < target.centres[0][axis]]
+            assert [g.label for g in before] == [ask.answers[0]]
 
 
 @few
 @given(seed=st.integers(0, 10**9))
-def test_false_statements_are_false(assets: Assets, seed: int) -> None:
+def test_true_statements_are_true_and_their_twins_false(assets: Assets, seed: int) -> None:
     rng = random.Random(seed)
-    _, groups, ground = compose(rng, assets, (360, 300))
-    by_name = {g.drawing.label: g for g in groups}
-    for sentence, truth in statements(rng, assets, groups, ground):
-        if number := re.fullmatch(r"There are (\w+) (?:\w+ )*?(\w+)s\.", sentence):
-            group = by_name.get(number[2])
-            assert truth == (group is not None and NUMBERS[group.count] == number[1]), sentence
-        if place := re.fullmatch(r"The (\w+) is (?:at the|in the) (.+)\.", sentence):
-            assert truth == (by_name[place[1]].places == [place[2]]), sentence
+    scene = compose(rng, assets, (360, 300))
+    by_name = {g.label: g for g in scene.groups}
+    for statement in statements(rng, assets, scene):
+        for sentence, truth in ((statement.true, True), (statement.false, False)):
+            if number := re.fullmatch(r"There (?:is|are) (\w+) (\w+?)s?\.", sentence):
+                group = by_name.get(number[2])
+                assert truth == (group is not None and NUMBERS[group.count] == number[1]), sentence
+            if place := re.fullmatch(r"The (\w+) is (?:at the|in the) (.+)\.", sentence):
+                assert truth == (by_name[place[1]].places == [place[2]]), sentence
+            if ground := re.fullmatch(r"The ground is (\w+)\.", sentence):
+                assert truth == (scene.ground == ground[1]), sentence
+
+
+def test_a_kind_that_can_be_taken_for_what_is_shown_is_no_negative() -> None:
+    shown = [Group(Drawing("eagle", "animal", Image.new("RGBA", (8, 8))), 1, None, "")]
+    assert others(shown, ["bird", "cat", "eagle"]) == ["cat"]
+    shown = [Group(Drawing("bird", "animal", Image.new("RGBA", (8, 8))), 1, None, "")]
+    assert others(shown, ["owl", "cat"]) == ["cat"]
+
+
+@pytest.mark.parametrize(
+    ("label", "several"),
+    [
+        ("fox", "foxes"),
+        ("wolf", "wolves"),
+        ("jeans", "jeans"),
+        ("bus", "buses"),
+        ("polar bear", "polar bears"),
+        ("fish", "fish"),
+    ],
+)
+def test_plurals(label: str, several: str) -> None:
+    assert plural(label) == several
 
 
 def test_chart_answers_follow_the_values() -> None:
     labels, values = ["Mon", "Tue", "Wed"], [40, 9, 73]
     answers = {
-        a.prompt: a.answers[0] for a in chart_asks(random.Random(1), "Sales", labels, values, ["red", "blue", "pink"])
+        a.prompt: a.answers[0]
+        for a in chart_asks(random.Random(1), Chart("Sales", labels, values, ["red", "blue", "pink"]))
     }
     assert answers["Which bar is the lowest?"] == "Tue"
     assert (
@@ -102,14 +139,17 @@ def test_a_receipt_adds_up(assets: Assets, seed: int) -> None:
 
 
 @given(
-    seed=st.integers(0, 10**9), text=st.text("abcXYZ019 .-", min_size=1).filter(lambda t: any(c.isalnum() for c in t))
+    seed=st.integers(0, 10**9),
+    text=st.text("abcXYZ019 .-牛面", min_size=1).filter(lambda t: any(c.isalnum() for c in t)),
 )
 def test_a_near_miss_differs_in_one_character(seed: int, text: str) -> None:
-    wrong = near_miss(random.Random(seed), text, "abcdef")
+    wrong = near_miss(random.Random(seed), text)
     assert len(wrong) == len(text)
-    assert sum(a != b for a, b in zip(text, wrong, strict=True)) == 1
+    [(old, new)] = [(a, b) for a, b in zip(text, wrong, strict=True) if a != b]
+    for is_one in (str.isdigit, str.islower, str.isupper, str.isascii):
+        assert is_one(old) == is_one(new)
 
 
 def test_the_same_price_twice_is_not_asked_by_price() -> None:
-    asks = price_asks(random.Random(0), False, "Blue Cafe", "", ["tea", "pie"], ["2.00", "2.00"], "4.00")
-    assert not [a for a in asks if a.prompt.startswith("Which item costs")]
+    content = PriceList("Blue Cafe", ["tea", "pie"], ["2.00", "2.00"], None, None, "Total")
+    assert not [a for a in price_asks(random.Random(0), content) if a.kind == "item by price"]
