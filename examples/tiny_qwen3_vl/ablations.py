@@ -8,10 +8,11 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from PIL import Image
 
 from shipvlm.runtime.checkpoint import Checkpoint
 
-SMALL_PICTURE = 256 * 256  # pixels after resizing: 64 tokens of 32 x 32 pixels, the fewest that training saw
+COARSE_PICTURE = 96 * 96  # pixels: the smallest picture there is
 
 
 def without_deepstack(checkpoint: Checkpoint) -> Checkpoint:
@@ -28,13 +29,24 @@ def with_text_positions(checkpoint: Checkpoint) -> Checkpoint:
     return replace(checkpoint, model=model)
 
 
-def with_small_pictures(checkpoint: Checkpoint, pixels: int = SMALL_PICTURE) -> Checkpoint:
-    """Pictures above `pixels` are shrunk to it before the model sees them."""
+def with_coarse_pictures(checkpoint: Checkpoint, pixels: int = COARSE_PICTURE) -> Checkpoint:
+    """Pictures above `pixels` lose the detail that `pixels` cannot hold; size and number of tokens stay as they are."""
+    original = checkpoint.processor.image_processor
+    coarse = copy.copy(original)
+    coarse.preprocess = lambda images, *rest, **named: original.preprocess(
+        [_without_detail(image, pixels) for image in images], *rest, **named
+    )
     processor = copy.copy(checkpoint.processor)
-    processor.image_processor = copy.deepcopy(processor.image_processor)
-    smallest = min(processor.image_processor.size["shortest_edge"], pixels)
-    processor.image_processor.size = {"shortest_edge": smallest, "longest_edge": pixels}
+    processor.image_processor = coarse
     return replace(checkpoint, processor=processor)
+
+
+def _without_detail(image: Image.Image, pixels: int) -> Image.Image:
+    scale = (pixels / (image.width * image.height)) ** 0.5
+    if scale >= 1:
+        return image
+    small = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    return image.resize(small, Image.Resampling.BICUBIC).resize(image.size, Image.Resampling.BICUBIC)
 
 
 def _unchanged(hidden_states: torch.Tensor, *_: Any) -> torch.Tensor:

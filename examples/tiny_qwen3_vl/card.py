@@ -13,11 +13,10 @@ from typing import Any
 import jinja2
 
 from bench.report import percent
-from examples.tiny_qwen3_vl.ablations import SMALL_PICTURE
+from examples.tiny_qwen3_vl.ablations import COARSE_PICTURE
 from shipvlm.errors import InputError, ShipvlmError
 
 FOLDER = Path(__file__).parent
-TOKEN_PIXELS = 32 * 32
 # What the model was built to reach (score by task)
 TARGETS = {
     "caption": 0.6,
@@ -51,7 +50,7 @@ def render(results: dict[str, Any], training: dict[str, Any]) -> str:
             training=training,
             tasks=[name for name in results["quantization"]["rows"]["fp32"]["score"] if name != "all"],
             targets=TARGETS,
-            small_tokens=SMALL_PICTURE // TOKEN_PIXELS,
+            coarse_side=round(COARSE_PICTURE**0.5),
             metrics={METRICS[name]: results["quantization"]["verdict"][name] for name in METRICS},
             licences=dict(sorted(licences.items())),
         )

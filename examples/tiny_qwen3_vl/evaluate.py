@@ -34,7 +34,7 @@ from bench.report import sample, summarise
 from bench.vision import shared_vision
 from calib_data.load import load_records
 from calib_data.records import digest
-from examples.tiny_qwen3_vl.ablations import with_small_pictures, with_text_positions, without_deepstack
+from examples.tiny_qwen3_vl.ablations import with_coarse_pictures, with_text_positions, without_deepstack
 from examples.tiny_qwen3_vl.failures import save_failures
 from examples.tiny_qwen3_vl.public_benchmark import easy_vqa_test
 from examples.tiny_qwen3_vl.verdict import ROUNDED, verdict
@@ -48,7 +48,7 @@ BASELINE = "fp32"
 ABLATIONS: dict[str, Callable[[Checkpoint], Checkpoint]] = {
     "no-deepstack": without_deepstack,
     "text-positions": with_text_positions,
-    "small-pictures": with_small_pictures,
+    "coarse-pictures": with_coarse_pictures,
 }
 
 

@@ -2,11 +2,12 @@
 
 import pytest
 import torch
+from PIL import Image
 
 from bench.accuracy import ask
 from bench.vision import shared_vision
-from examples.tiny_qwen3_vl.ablations import with_small_pictures, with_text_positions, without_deepstack
-from shipvlm.runtime.checkpoint import generate, load, prepare
+from examples.tiny_qwen3_vl.ablations import with_coarse_pictures, with_text_positions, without_deepstack
+from shipvlm.runtime.checkpoint import Request, generate, load, prepare
 from tests.bench.made_records import records
 
 
@@ -80,11 +81,22 @@ def test_text_positions_hold_while_generating_and_in_a_padded_batch(checkpoint, 
             ids = torch.cat([ids, torch.tensor([[token]])], 1)
 
 
-def test_small_pictures_have_fewer_tokens_and_the_original_keeps_its_size(checkpoint, requests):
-    small = with_small_pictures(checkpoint, 64 * 64)
-    assert int(prepare(small, requests)["image_grid_thw"].prod(-1).max()) <= (64 // 16) ** 2
-    assert int(prepare(checkpoint, requests)["image_grid_thw"].prod(-1).max()) > (64 // 16) ** 2
-    assert small.model is checkpoint.model
+def test_coarse_pictures_lose_detail_and_keep_their_tokens(checkpoint, requests):
+    coarse = with_coarse_pictures(checkpoint, 32 * 32)
+    before, after = (prepare(each, requests) for each in (checkpoint, coarse))
+    assert torch.equal(before["image_grid_thw"], after["image_grid_thw"])
+    assert after["pixel_values"].std() < before["pixel_values"].std()
+    shrunk = [Request(r.prompt, tuple(_by_hand(image) for image in r.images)) for r in requests]
+    torch.testing.assert_close(prepare(checkpoint, shrunk)["pixel_values"], after["pixel_values"])
+    untouched = with_coarse_pictures(checkpoint, 10**6)
+    assert torch.equal(prepare(untouched, requests)["pixel_values"], before["pixel_values"])
+    assert coarse.model is checkpoint.model
+
+
+def _by_hand(image):
+    scale = 32 / (image.width * image.height) ** 0.5
+    small = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
+    return small.resize(image.size, Image.Resampling.BICUBIC)
 
 
 def test_all_of_them_can_share_the_vision_tower(checkpoint, requests):

@@ -59,7 +59,7 @@ def test_every_part_is_measured(measured):
     results, _, folder = measured
     assert json.loads((folder / "results.json").read_text()) == measured[1]
     assert list(results["quantization"]["rows"]) == ["fp32", *ROUNDED]
-    assert list(results["ablations"]) == ["fp32", "no-deepstack", "text-positions", "small-pictures"]
+    assert list(results["ablations"]) == ["fp32", "no-deepstack", "text-positions", "coarse-pictures"]
     assert results["ablations"]["fp32"]["score"]["all"]["n"] == 32
     assert results["evaluation"]["tasks"]["vqa (scenes)"]["n"] == 9
     assert results["heldout"]["tasks"]["ocr"]["n"] == 2
