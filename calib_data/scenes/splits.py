@@ -8,7 +8,6 @@ import argparse
 import io
 import random
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 from PIL import Image
@@ -17,17 +16,10 @@ from calib_data.leakage import Words, fingerprint, near_duplicates
 from calib_data.records import Record, Task, picture, write_parquet
 from calib_data.scenes import easy_vqa
 from calib_data.scenes.asks import Ask
-from calib_data.scenes.canvas import Assets, Scene, load_assets, random_size
-from calib_data.scenes.charts import chart_scene
+from calib_data.scenes.canvas import Assets, load_assets, random_size
+from calib_data.scenes.draw import DRAW
 from calib_data.scenes.guard import guard_of
-from calib_data.scenes.objects import objects_scene
-from calib_data.scenes.text import text_scene
 
-DRAW: dict[str, Callable[[random.Random, Assets, tuple[int, int]], Scene]] = {
-    "objects": objects_scene,
-    "chart": chart_scene,
-    "text": text_scene,
-}
 # task -> kind of picture -> its share, and the kinds of question that take turns
 MIXTURE: dict[Task, dict[str, tuple[float, tuple[str, ...]]]] = {
     "vqa": {

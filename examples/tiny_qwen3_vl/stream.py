@@ -5,7 +5,7 @@ made. Every picture passes the leakage guard: a near-duplicate of an evaluation 
 """
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,11 +17,8 @@ from calib_data.leakage import fingerprint, near_duplicates
 from calib_data.scenes import easy_vqa
 from calib_data.scenes.asks import Ask
 from calib_data.scenes.canvas import MERGE, PATCH, Assets, grid_of, random_size
-from calib_data.scenes.charts import chart_scene
-from calib_data.scenes.objects import objects_scene
-from calib_data.scenes.text import text_scene
+from calib_data.scenes.draw import DRAW
 
-SCENES: tuple[Callable, ...] = (objects_scene, text_scene, chart_scene)
 # easy-VQA's pictures have one size: in batches of other sizes its share goes to objects
 MIXTURE = {"objects": 0.30, "text": 0.53, "chart": 0.12, "easy-vqa": 0.05}
 IMAGE_TOKENS = 14_000  # merged tokens in a batch, about
@@ -121,7 +118,7 @@ class Stream(IterableDataset):
         if kind == "easy-vqa" and (rows, columns) == (8, 8):
             i = rng.randrange(len(self.easy.pictures))
             return self.easy.pictures[i], self.easy.asks[i]
-        draw = {"text": text_scene, "chart": chart_scene}.get(kind, objects_scene)
+        draw = DRAW["objects" if kind == "easy-vqa" else kind]
         size = size_in_grid(rng, rows, columns) or (columns * UNIT, rows * UNIT)
         made = draw(rng, self.assets, size)
         return made.image, made.asks

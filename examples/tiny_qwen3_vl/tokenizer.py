@@ -12,9 +12,9 @@ from pathlib import Path
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from calib_data.scenes.canvas import MAX_PIXELS, MIN_PIXELS, Assets, load_assets
+from calib_data.scenes.draw import DRAW
 from calib_data.scenes.words import CHINESE_CHARACTERS
 from examples.tiny_qwen3_vl.model_config import VOCABULARY
-from examples.tiny_qwen3_vl.stream import SCENES
 
 SPECIAL = [
     "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|object_ref_start|>", "<|object_ref_end|>", "<|box_start|>",
@@ -52,7 +52,7 @@ def corpus(assets: Assets, scenes: int = 40_000) -> Iterator[str]:
     rng = random.Random("tokenizer")
     yield from CHINESE_CHARACTERS * 20
     for _ in range(scenes):
-        draw = rng.choice(SCENES)
+        draw = rng.choice(list(DRAW.values()))
         for ask in draw(rng, assets, (256, 256)).asks:
             yield ask.prompt
             yield ask.answers[0]
