@@ -95,14 +95,9 @@ class Stream(IterableDataset):
     def __init__(
         self, assets: Assets, easy: EasyVqa, tokenizer: Tokenizer, guard: np.ndarray, seed: int, start: int = 0
     ):
-        self.assets, self.easy, self.tokenizer, self.guard, self.seed, self.start = (
-            assets,
-            easy,
-            tokenizer,
-            guard,
-            seed,
-            start,
-        )
+        self.assets, self.easy, self.guard = assets, easy, guard
+        self.seed, self.start = seed, start
+        self.tokenizer = tokenizer
         self.fixed = prompts(tokenizer)
 
     def __iter__(self) -> Iterator[dict]:
