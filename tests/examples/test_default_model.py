@@ -16,7 +16,7 @@ from shipvlm.families.outlier_twin import outlier_twin
 from shipvlm.runtime.checkpoint import Request, generate, load, prepare
 
 MODEL = Path("examples/tiny_qwen3_vl")
-SAMPLES = {"vqa": "vqa-0005", "caption": "caption-0010", "consistency": "consistency-0102", "ocr": "ocr-0009"}
+SAMPLES = {"vqa": "vqa-0006", "caption": "caption-0008", "consistency": "consistency-0008", "ocr": "ocr-0006"}
 
 
 @pytest.fixture(scope="module")
