@@ -25,7 +25,7 @@ from torch import nn
 from transformers import Qwen3VLConfig, Qwen3VLTextConfig
 
 from shipvlm.errors import InputError
-from shipvlm.families.qwen3_vl import DECODER_LAYERS
+from shipvlm.families.qwen3_vl.layers import DECODER_LAYERS
 from shipvlm.folder import WEIGHTS_INDEX, check_folder, copy_side_files, weight_files, written_whole
 
 

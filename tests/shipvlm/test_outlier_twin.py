@@ -17,7 +17,8 @@ from torch import nn
 
 from shipvlm.errors import InputError
 from shipvlm.families.outlier_twin import outlier_twin, outlier_twin_folder
-from shipvlm.runtime.checkpoint import Checkpoint, Request, load, prepare
+from shipvlm.runtime.checkpoint import Checkpoint, load, prepare
+from shipvlm.runtime.inputs import Request
 
 
 @pytest.fixture(scope="module")

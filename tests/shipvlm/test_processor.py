@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from shipvlm.families.qwen3_vl import conversation, load_processor
+from shipvlm.families.qwen3_vl.processor import conversation, load_processor
 
 SIZES = [(64, 64), (96, 64), (64, 128), (128, 128)]  # width, height: no resizing is needed
 PATCH, MERGE = 16, 2

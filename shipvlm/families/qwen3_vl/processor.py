@@ -1,11 +1,9 @@
-"""What is true of Qwen3-VL and of no other family: how its processor is built, how a prompt is written."""
+"""How the processor of a Qwen3-VL checkpoint is built, and how a prompt is written."""
 
 from pathlib import Path
 from typing import Any
 
 from transformers import AutoTokenizer, Qwen2VLImageProcessorPil, Qwen3VLProcessor
-
-DECODER_LAYERS = "model.language_model.layers."  # how the names of all tensors of the text decoder's layers begin
 
 
 class PictureProcessor(Qwen3VLProcessor):
