@@ -49,8 +49,18 @@ WEIGHTS_INDEX = "model.safetensors.index.json"
 def check_folder(folder: Path) -> dict[str, Any]:
     """Check that `folder` is a Qwen3-VL checkpoint in Hugging Face layout and return its parsed `config.json`.
 
+    Raises `InputError` as `check_side_files` does, and for weights that are missing or only pickled.
+    """
+    config = check_side_files(folder)
+    weight_files(folder)
+    return config
+
+
+def check_side_files(folder: Path) -> dict[str, Any]:
+    """Check all but the weights of a Qwen3-VL in Hugging Face layout and return its parsed `config.json`.
+
     Raises `InputError` for a folder that is missing or is no checkpoint, another `model_type`, a configuration that
-    chooses code, an adapter, weights that are missing or only pickled, and missing processor files.
+    chooses code, an adapter, and missing processor files.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; give the folder that holds the checkpoint's config.json")
@@ -67,7 +77,6 @@ def check_folder(folder: Path) -> dict[str, Any]:
             f"{folder}: has adapter_config.json, which points to another base model; "
             "merge the adapter into its base model and give the merged checkpoint"
         )
-    weight_files(folder)
     missing = [name for name in TOKENIZER_FILES if not (folder / name).is_file()]
     if not (folder / PICTURE_SETTINGS).is_file() and not _has_picture_settings(folder / PROCESSOR_CONFIG):
         missing.append(PICTURE_SETTINGS)
@@ -106,18 +115,20 @@ def weight_files(folder: Path) -> list[Path]:
 def written_whole(target: Path) -> Iterator[Path]:
     """Give a new folder beside `target` to write to, which becomes `target` when the `with` ends without an exception.
 
-    A `target` that exists is replaced then. After an exception nothing is left of the new folder.
+    A `target` that exists is replaced then. After an exception nothing is left of the new folder; a killed process
+    leaves hidden folders named `.TARGET.*.partial`, but never half a `target`.
     Raises `InputError` where no folder can be made.
     """
-    work = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}.partial"
+    work, replaced = (target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}.partial" for _ in range(2))
     make_folder(work)
     try:
         yield work
         if target.exists():
-            shutil.rmtree(target)
+            target.rename(replaced)
         work.rename(target)
     finally:
-        shutil.rmtree(work, ignore_errors=True)
+        for folder in (work, replaced):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def make_folder(folder: Path) -> None:

@@ -1,18 +1,21 @@
-"""Run a checkpoint with transformers: load it, ask it, get answers. The reference that everything else is held to."""
+"""Run a checkpoint with transformers' own model: the reference that everything else is held to."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
-from PIL import Image
 from safetensors import SafetensorError
-from transformers import BatchFeature, GenerationConfig, Qwen3VLForConditionalGeneration
+from transformers import BatchFeature, DynamicCache, Qwen3VLForConditionalGeneration
 
 from shipvlm.errors import InputError, SetupError
-from shipvlm.families.qwen3_vl import PictureProcessor, conversation, load_processor
+from shipvlm.families.qwen3_vl.processor import PictureProcessor, load_processor
 from shipvlm.folder import check_folder
+from shipvlm.runtime.compressed import unpack, without_bars
+from shipvlm.runtime.inputs import Batch, Request, encode, generation_settings
+from shipvlm.runtime.model import Features
 
 
 @dataclass(frozen=True)
@@ -23,21 +26,118 @@ class Checkpoint:
     processor: PictureProcessor
     folder: Path
 
+    @property
+    def end_ids(self) -> list[int]:
+        return self.model.generation_config.eos_token_id
 
-@dataclass(frozen=True)
-class Request:
-    """One question: words, and the pictures they are about (put before the words, in order)."""
+    @property
+    def dtype(self) -> str:
+        return str(self.model.dtype).removeprefix("torch.")
 
-    prompt: str
-    images: tuple[Image.Image, ...] = ()
+    @torch.inference_mode()
+    def vision(self, batch: Batch) -> Features:
+        """See `shipvlm.runtime.model.Model`; the tower runs once over all pictures."""
+        if not len(batch.pixel_values):
+            return Features(self.model.lm_head.weight.new_zeros(0, self.model.lm_head.in_features), ())
+        device = self.model.device
+        pixels, grids = torch.from_numpy(batch.pixel_values).to(device), _grids(batch).to(device)
+        found = self.model.model.get_image_features(pixels, grids, return_dict=True)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return Features(torch.cat(found.pooler_output), tuple(found.deepstack_features))
+
+    @torch.inference_mode()
+    def prefill(
+        self, batch: Batch, features: Features, new_tokens: int, wanted: Sequence[Sequence[int]] | None = None
+    ) -> tuple[np.ndarray, "_Decoding"]:
+        """See `shipvlm.runtime.model.Model`; rows are padded on the left, as `transformers.generate` has them."""
+        core, text, device = self.model.model, self.model.model.language_model, self.model.device
+        ids, mask = _left_padded(batch, self.model.generation_config.pad_token_id, new_tokens)
+        longest = ids.shape[1]
+        # Positions are made on the CPU: the method reads them number by number.
+        images = ids == self.model.config.image_token_id
+        positions, _ = core.get_rope_index(
+            input_ids=ids,
+            mm_token_type_ids=images.int(),
+            image_grid_thw=_grids(batch),
+            attention_mask=mask[:, :longest],
+        )
+        pads = longest - torch.tensor([len(row) for row in batch.input_ids])
+        visible = mask.to(device) if pads.any() else None  # without a mask attention is faster
+        embeds, images = text.embed_tokens(ids.to(device)), images.to(device)
+        cache = DynamicCache(config=text.config)
+        hidden = text(
+            inputs_embeds=embeds.masked_scatter(images[..., None], features.image.to(embeds.dtype)),
+            position_ids=positions.to(device),
+            attention_mask=None if visible is None else visible[:, :longest],
+            past_key_values=cache,
+            use_cache=True,
+            visual_pos_masks=images,
+            deepstack_visual_embeds=list(features.deepstack) or None,
+        ).last_hidden_state
+        places = [[len(row) - 1] for row in batch.input_ids] if wanted is None else wanted
+        rows = [row for row, chosen in enumerate(places) for _ in chosen]
+        columns = [int(pads[row]) + place for row, chosen in enumerate(places) for place in chosen]
+        logits = _logits(self.model, hidden[rows, columns])
+        following = (positions.amax((0, 2)) + 1)[:, None].to(device)
+        return logits, _Decoding(self.model, cache, following, visible, pads)
+
+    def read(self, array: torch.Tensor) -> np.ndarray:
+        """See `shipvlm.runtime.model.Model`."""
+        return array.float().cpu().numpy()
+
+    def write(self, array: np.ndarray) -> torch.Tensor:
+        """See `shipvlm.runtime.model.Model`."""
+        return torch.from_numpy(array).to(self.model.device, self.model.dtype)
 
 
-@dataclass(frozen=True)
-class Answer:
-    """`text` is what `token_ids` say; `token_ids` are the generated tokens before the end token, prompt excluded."""
+class _Decoding:
+    """See `shipvlm.runtime.model.Decoding`. The cache grows by concatenation, with the left padding in it."""
 
-    text: str
-    token_ids: list[int]
+    def __init__(
+        self,
+        model: Qwen3VLForConditionalGeneration,
+        cache: DynamicCache,
+        positions: torch.Tensor,
+        visible: torch.Tensor | None,
+        pads: torch.Tensor,
+    ) -> None:
+        self._model, self._cache, self._pads = model, cache, pads
+        self._positions = positions  # int64 [rows, 1]: of the next token, the same on all three axes
+        self._visible = visible  # int64 [rows, longest prompt + room for new tokens]: 0 where padding is; None: nowhere
+        self._length = cache.get_seq_length()
+
+    @torch.inference_mode()
+    def step(self, tokens: np.ndarray) -> np.ndarray:
+        self._length += 1
+        hidden = self._model.model.language_model(
+            input_ids=torch.from_numpy(tokens)[:, None].to(self._model.device),
+            position_ids=self._positions.expand(3, -1, -1),
+            attention_mask=None if self._visible is None else self._visible[:, : self._length],
+            past_key_values=self._cache,
+            use_cache=True,
+        ).last_hidden_state
+        self._positions = self._positions + 1
+        return _logits(self._model, hidden[:, -1])
+
+    @torch.inference_mode()
+    def keep(self, rows: Sequence[int]) -> None:
+        index = torch.tensor(rows)
+        self._pads = self._pads[index]
+        index = index.to(self._model.device)
+        self._cache.batch_select_indices(index)
+        self._positions = self._positions[index]
+        self._visible = None if self._visible is None else self._visible[index]
+
+    def cache(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        return [(self._unpadded(layer.keys), self._unpadded(layer.values)) for layer in self._cache.layers]
+
+    def _unpadded(self, states: torch.Tensor) -> np.ndarray:
+        length = self._length - int(self._pads.min())
+        found = np.zeros((*states.shape[:2], length, states.shape[3]), np.float32)
+        for row, pad in enumerate(self._pads.tolist()):
+            found[row, :, : self._length - pad] = states[row, :, pad:].float().cpu().numpy()
+        return found
 
 
 def load(
@@ -53,96 +153,62 @@ def load(
     if torch.device(device).type == "cuda" and not torch.cuda.is_available():
         raise SetupError("no CUDA device can be used here; choose device cpu, or install a CUDA build of torch")
     try:
-        model, report = Qwen3VLForConditionalGeneration.from_pretrained(
-            folder,
-            dtype=dtype,
-            use_safetensors=True,
-            local_files_only=True,
-            trust_remote_code=False,
-            attn_implementation="sdpa",
-            ignore_mismatched_sizes=True,  # so that a wrong shape arrives in the report, with the others
-            output_loading_info=True,
-        )
+        with without_bars():
+            model, report = Qwen3VLForConditionalGeneration.from_pretrained(
+                folder,
+                dtype=dtype,
+                use_safetensors=True,
+                local_files_only=True,
+                trust_remote_code=False,
+                attn_implementation="sdpa",
+                ignore_mismatched_sizes=True,  # so that a wrong shape arrives in the report, with the others
+                output_loading_info=True,
+            )
         processor = load_processor(folder)
     except ImportError as error:
         raise SetupError(f"{folder}: loading it needs a package that is not installed: {error}") from error
     except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
         raise InputError(f"{folder}: transformers cannot load it: {error}") from error
     _refuse_other_tensors(folder, report)
-    model.generation_config = _greedy(folder, model.generation_config, processor)
+    unpack(model)
+    model.generation_config = generation_settings(folder, processor)
     return Checkpoint(model.eval().to(device), processor, folder)
 
 
-def generate(
-    checkpoint: Checkpoint, requests: Sequence[Request], max_new_tokens: int = 64, batch_size: int = 8
-) -> list[Answer]:
-    """Answer `requests` greedily, in their order, `batch_size` at a time, at most `max_new_tokens` tokens each.
-
-    Greedy means the token of the highest logit: sampling settings and penalties in the checkpoint's
-    `generation_config.json` are not used, its end tokens are. In FP32 the batch size does not change the answers.
-    Raises `InputError` for a prompt that contains a special token of the tokenizer, and for a picture that
-    the processor refuses.
-    """
-    # Requests of similar size share a batch, so that little of it is padding.
-    order = sorted(range(len(requests)), key=lambda index: _size(requests[index]))
-    answers: dict[int, Answer] = {}
-    for start in range(0, len(order), batch_size):
-        batch = order[start : start + batch_size]
-        answers |= zip(
-            batch, _generate_batch(checkpoint, [requests[index] for index in batch], max_new_tokens), strict=True
-        )
-    return [answers[index] for index in range(len(requests))]
-
-
 def prepare(checkpoint: Checkpoint, requests: Sequence[Request]) -> BatchFeature:
-    """Turn `requests` into the model's inputs on the model's device, left-padded to one length S.
+    """Turn `requests` into the arguments of the transformers model on its device, left-padded to one length S.
 
     Returns `input_ids`, `attention_mask`, `mm_token_type_ids` [B, S] int64, and where there are pictures
     `pixel_values` [patches, 1536] float32 and `image_grid_thw` [pictures, 3] int64.
-    Raises `InputError` as `generate` does.
+    Raises `InputError` as `shipvlm.runtime.inputs.encode` does.
     """
-    processor = checkpoint.processor
-    for request in requests:
-        for token in processor.tokenizer.all_special_tokens:
-            if token in request.prompt:
-                raise InputError(f"the prompt contains the special token {token!r}: remove it from {request.prompt!r}")
-    texts = [
-        processor.apply_chat_template(conversation(request.prompt, len(request.images)), add_generation_prompt=True)
-        for request in requests
-    ]
-    images = [image for request in requests for image in request.images]
-    try:
-        inputs = processor(text=texts, images=images or None, padding=True, return_tensors="pt")
-    except ValueError as error:
-        raise InputError(f"the processor refuses a picture: {error}") from error
-    return inputs.to(checkpoint.model.device)
+    batch = encode(checkpoint.processor, requests)
+    ids, mask = _left_padded(batch, checkpoint.model.generation_config.pad_token_id)
+    types = (ids == checkpoint.model.config.image_token_id).long()
+    inputs = {"input_ids": ids, "attention_mask": mask, "mm_token_type_ids": types}
+    if len(batch.pixel_values):
+        inputs |= {"pixel_values": torch.from_numpy(batch.pixel_values), "image_grid_thw": _grids(batch)}
+    return BatchFeature(inputs).to(checkpoint.model.device)
 
 
-@torch.inference_mode()
-def _generate_batch(checkpoint: Checkpoint, requests: list[Request], max_new_tokens: int) -> list[Answer]:
-    inputs = prepare(checkpoint, requests)
-    tokenizer = checkpoint.processor.tokenizer
-    end = checkpoint.model.generation_config.eos_token_id
-    rows = checkpoint.model.generate(**inputs, max_new_tokens=max_new_tokens)
-    answers = []
-    for row in rows[:, inputs["input_ids"].shape[1] :].tolist():
-        length = next((index for index, token in enumerate(row) if token in end), len(row))
-        token_ids = row[:length]
-        answers.append(Answer(tokenizer.decode(token_ids, skip_special_tokens=True).strip(), token_ids))
-    return answers
+def _left_padded(batch: Batch, pad: int, room: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids int64 [B, S], and int64 [B, S + room] with 0 at padding, 1 elsewhere."""
+    longest = max(len(ids) for ids in batch.input_ids)
+    ids = torch.full((len(batch.input_ids), longest), pad)
+    mask = torch.ones(len(batch.input_ids), longest + room, dtype=torch.long)
+    for row, each in enumerate(batch.input_ids):
+        ids[row, longest - len(each) :] = torch.from_numpy(each)
+        mask[row, : longest - len(each)] = 0
+    return ids, mask
 
 
-def _greedy(folder: Path, stored: GenerationConfig, processor: PictureProcessor) -> GenerationConfig:
-    """Keep of the checkpoint's generation settings only where an answer ends; sampling would hide differences."""
-    end = stored.eos_token_id if stored.eos_token_id is not None else processor.tokenizer.eos_token_id
-    pad = processor.tokenizer.pad_token_id
-    if end is None or pad is None:
-        raise InputError(f"{folder}: the tokenizer needs an eos_token and a pad_token in tokenizer_config.json")
-    return GenerationConfig(do_sample=False, eos_token_id=[end] if isinstance(end, int) else end, pad_token_id=pad)
+def _grids(batch: Batch) -> torch.Tensor:
+    """The grids of all pictures, int64 [pictures, 3]."""
+    return torch.tensor([grid for grids in batch.grids for grid in grids], dtype=torch.long).reshape(-1, 3)
 
 
-def _size(request: Request) -> tuple[int, int]:
-    return sum(image.width * image.height for image in request.images), len(request.prompt)
+def _logits(model: Qwen3VLForConditionalGeneration, hidden: torch.Tensor) -> np.ndarray:
+    return model.lm_head(hidden).float().cpu().numpy()
 
 
 def _refuse_other_tensors(folder: Path, report: dict[str, Any]) -> None:

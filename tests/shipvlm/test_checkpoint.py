@@ -1,104 +1,18 @@
-"""Loading refuses what does not fit; generation equals a plain argmax loop, one by one and in batches."""
+"""Loading refuses what does not fit, and gives what was asked for."""
 
 import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForImageTextToText
 
 from shipvlm.errors import InputError, SetupError
-from shipvlm.runtime.checkpoint import Checkpoint, Request, generate, load, prepare
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tiny_checkpoint: Path) -> Checkpoint:
-    return load(tiny_checkpoint)
-
-
-def picture(seed: int) -> Image.Image:
-    draw = np.random.default_rng(seed)
-    height, width = draw.integers(40, 200, 2)
-    return Image.fromarray(draw.integers(0, 256, (height, width, 3), dtype=np.uint8))
-
-
-REQUESTS = [
-    Request("what is red", (picture(0),)),
-    Request("total"),
-    Request("what is left of the blue circle and right of the red square", (picture(1), picture(2))),
-    Request("yes or no", (picture(3),)),
-    Request("what is the total", (picture(4),)),
-]
-
-
-def argmax_loop(model: torch.nn.Module, checkpoint: Checkpoint, request: Request, length: int) -> list[int]:
-    """Greedy decoding by its definition: the whole sequence again for every token, no cache, no `generate`."""
-    inputs = dict(prepare(checkpoint, [request]))
-    end = set(checkpoint.model.generation_config.eos_token_id)
-    found: list[int] = []
-    with torch.inference_mode():
-        while len(found) < length:
-            token = model(**inputs, use_cache=False).logits[0, -1].argmax().item()
-            if token in end:
-                break
-            found.append(token)
-            for name, value in (("input_ids", token), ("attention_mask", 1), ("mm_token_type_ids", 0)):
-                inputs[name] = torch.cat([inputs[name], torch.tensor([[value]])], dim=1)
-    return found
-
-
-def test_batches_answer_as_single_requests_and_as_the_definition(checkpoint: Checkpoint, tiny_checkpoint: Path) -> None:
-    single = generate(checkpoint, REQUESTS, max_new_tokens=8, batch_size=1)
-    assert generate(checkpoint, REQUESTS, max_new_tokens=8, batch_size=5) == single
-    assert generate(checkpoint, REQUESTS, max_new_tokens=8, batch_size=2) == single
-    plain = AutoModelForImageTextToText.from_pretrained(tiny_checkpoint, dtype=torch.float32).eval()
-    for request, answer in zip(REQUESTS, single, strict=True):
-        assert answer.token_ids == argmax_loop(plain, checkpoint, request, 8)
-        assert answer.text == checkpoint.processor.tokenizer.decode(answer.token_ids).strip()
-    assert len({tuple(answer.token_ids) for answer in single}) > 1, "the answers must depend on the request"
-
-
-def test_the_picture_and_its_place_matter(checkpoint: Checkpoint) -> None:
-    both = (picture(1), picture(2))
-    with torch.inference_mode():
-        forth, back, none = (
-            checkpoint.model(**prepare(checkpoint, [Request("what is red", images)])).logits[0, -1]
-            for images in (both, both[::-1], ())
-        )
-    assert not torch.allclose(forth, back, atol=1e-3)
-    assert not torch.allclose(forth, none, atol=1e-3)
-
-
-def test_an_answer_ends_before_the_end_token(checkpoint: Checkpoint) -> None:
-    generation = checkpoint.model.generation_config
-    whole = [answer.token_ids for answer in generate(checkpoint, REQUESTS, max_new_tokens=6)]
-    end = next(token for answer in whole for place, token in enumerate(answer) if place and token != answer[0])
-    stored, generation.eos_token_id = generation.eos_token_id, [end, *generation.eos_token_id]
-    try:
-        cut = [answer.token_ids for answer in generate(checkpoint, REQUESTS, max_new_tokens=6)]
-    finally:
-        generation.eos_token_id = stored
-    assert cut == [answer[: answer.index(end)] if end in answer else answer for answer in whole]
-    assert cut != whole
-
-
-def test_no_requests_no_answers(checkpoint: Checkpoint) -> None:
-    assert generate(checkpoint, []) == []
-
-
-def test_refuses_special_tokens_in_the_prompt(checkpoint: Checkpoint) -> None:
-    with pytest.raises(InputError, match=r"special token '<\|image_pad\|>'"):
-        generate(checkpoint, [Request("look <|image_pad|>", (picture(0),))])
-
-
-def test_refuses_a_picture_too_thin(checkpoint: Checkpoint) -> None:
-    with pytest.raises(InputError, match="aspect ratio"):
-        generate(checkpoint, [Request("what", (Image.new("RGB", (1000, 2)),))])
+from shipvlm.families.qwen3_vl.processor import conversation
+from shipvlm.runtime.checkpoint import load, prepare
+from tests.shipvlm.made_requests import REQUESTS
 
 
 def drop(tensors: dict[str, torch.Tensor]) -> None:
@@ -159,8 +73,16 @@ def test_refuses_cuda_where_there_is_none(tiny_checkpoint: Path) -> None:
         load(tiny_checkpoint, device="cuda")
 
 
-@pytest.mark.gpu
-def test_cuda_answers_as_cpu(checkpoint: Checkpoint, tiny_checkpoint: Path, monkeypatch) -> None:
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)  # the patch embedding is a convolution
-    on_gpu = load(tiny_checkpoint, device="cuda")
-    assert generate(on_gpu, REQUESTS, max_new_tokens=8) == generate(checkpoint, REQUESTS, max_new_tokens=8)
+def test_arguments_are_those_that_the_processor_makes(tiny_checkpoint: Path) -> None:
+    checkpoint = load(tiny_checkpoint)
+    processor = checkpoint.processor
+    for requests in (REQUESTS, REQUESTS[1:2], REQUESTS[2:4]):
+        texts = [
+            processor.apply_chat_template(conversation(each.prompt, len(each.images)), add_generation_prompt=True)
+            for each in requests
+        ]
+        images = [image for each in requests for image in each.images]
+        wanted = processor(text=texts, images=images or None, padding=True, return_tensors="pt")
+        found = prepare(checkpoint, requests)
+        assert found.keys() == wanted.keys()
+        assert all(torch.equal(found[name], wanted[name]) for name in wanted)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from shipvlm.errors import InputError
-from shipvlm.families.qwen3_vl import load_processor
+from shipvlm.families.qwen3_vl.processor import load_processor
 from shipvlm.folder import WEIGHTS_INDEX, check_folder, copy_side_files, make_folder, weight_files, written_whole
 
 

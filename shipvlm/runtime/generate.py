@@ -1,0 +1,151 @@
+"""The one loop that makes answers, whatever engine computes the logits: preprocess, vision, prefill, decode steps."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from shipvlm.runtime.inputs import Request, encode
+from shipvlm.runtime.model import Model
+from shipvlm.runtime.sampling import Sampling, choose
+from shipvlm.runtime.text import certain, cut
+
+OnText = Callable[[int, str], None]
+GREEDY = Sampling()
+
+
+@dataclass(frozen=True)
+class StageSeconds:
+    """Wall seconds of the stages of the batch that a request was answered in, its device synchronised after each.
+
+    Laps without gaps, so their sum is the time from the start of the batch to the request's last token:
+    `preprocess` chat template, tokens, pictures to patches; `vision` the tower over all pictures of the batch, with
+    the tables of their grids; `prefill` from there until the first token of every row is chosen; `decode[i]` until
+    token i + 2 is chosen. Choosing, text and `on_text` are in the lap of their token.
+    Time to first token = preprocess + vision + prefill.
+    """
+
+    preprocess: float
+    vision: float
+    prefill: float
+    decode: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """`text` is what `token_ids` say, up to the stop string where one was found.
+
+    `token_ids` are the generated tokens before the end token, prompt excluded. `finish` is why they end there: an end
+    token came, a stop string came, or `max_new_tokens` were made. `seconds` takes no part in comparisons.
+    """
+
+    text: str
+    token_ids: list[int]
+    finish: Literal["end", "length", "stop"]
+    seconds: StageSeconds = field(compare=False)
+
+
+def generate(
+    model: Model,
+    requests: Sequence[Request],
+    settings: Sampling = GREEDY,
+    batch_size: int = 8,
+    on_text: OnText | None = None,
+) -> list[Answer]:
+    """Answer `requests`, in their order, `batch_size` at a time. In FP32 the batch size does not change the answers.
+
+    Sampling settings in the folder's `generation_config.json` are not used, its end tokens are. Every request draws
+    from its own random numbers, made from `settings.seed` and its place in `requests`. `on_text(place, piece)` is
+    called as text becomes certain; the pieces of a request, joined, are its answer's text.
+    Raises `InputError` for a prompt that contains a special token of the tokenizer and for a picture that the
+    processor refuses, and `ExecutionError` where the model's logits are not numbers.
+    """
+    # Requests of similar size share a batch, so that little of it is padding.
+    order = sorted(range(len(requests)), key=lambda place: _size(requests[place]))
+    answers: dict[int, Answer] = {}
+    for start in range(0, len(order), batch_size):
+        places = order[start : start + batch_size]
+        made = _generate_batch(model, [requests[place] for place in places], places, settings, on_text)
+        answers |= zip(places, made, strict=True)
+    return [answers[place] for place in range(len(requests))]
+
+
+def _generate_batch(
+    model: Model, requests: Sequence[Request], places: Sequence[int], settings: Sampling, on_text: OnText | None
+) -> list[Answer]:
+    marks = [time.perf_counter()]
+    batch = encode(model.processor, requests)
+    marks.append(time.perf_counter())
+    features = model.vision(batch)
+    marks.append(time.perf_counter())
+    logits, decoding = model.prefill(batch, features, settings.max_new_tokens)
+    del features
+    rows = [_Row(model, settings, place, ids, on_text) for place, ids in zip(places, batch.input_ids, strict=True)]
+    running = rows
+    while True:
+        tokens = choose(logits, [row.ids for row in running], settings, [row.draw for row in running])
+        for row, token in zip(running, tokens.tolist(), strict=True):
+            if row.finish is None:
+                row.add(token)
+        marks.append(time.perf_counter())
+        going = [index for index, row in enumerate(running) if row.finish is None]
+        if not going:
+            return [row.answer(marks) for row in rows]
+        if 2 * len(going) <= len(running):  # the cache is copied, so not for every row that ends
+            decoding.keep(going)
+            running, tokens = [running[index] for index in going], tokens[going]
+        logits = decoding.step(tokens)
+
+
+class _Row:
+    """One answer in the making."""
+
+    def __init__(
+        self, model: Model, settings: Sampling, place: int, prompt: np.ndarray, on_text: OnText | None
+    ) -> None:
+        self.ids = prompt.tolist()  # prompt and answer, as the repetition penalty sees them
+        self.draw = np.random.default_rng([settings.seed, place])
+        self.finish: Literal["end", "length", "stop"] | None = None
+        self._start = len(self.ids)
+        self._chosen = 0
+        self._sent = 0
+        self._place, self._on_text, self._settings = place, on_text, settings
+        self._tokenizer: Any = model.processor.tokenizer
+        self._end = () if settings.ignore_end else tuple(model.end_ids)
+        self._stop = () if settings.ignore_end else settings.stop
+
+    def add(self, token: int) -> None:
+        """Take the chosen token; sets `finish` where the answer ends with it or before it."""
+        self._chosen += 1
+        if token in self._end:
+            self.finish = "end"
+        else:
+            self.ids.append(token)
+            if self._chosen == self._settings.max_new_tokens:
+                self.finish = "length"
+            if self._stop and cut(self._decode(), self._stop)[1]:
+                self.finish = "stop"
+        if self._on_text:
+            text = self._text() if self.finish else certain(self._decode(), self._stop).lstrip()
+            if len(text) > self._sent:
+                self._on_text(self._place, text[self._sent :])
+                self._sent = len(text)
+
+    def answer(self, marks: Sequence[float]) -> Answer:
+        laps = np.diff(marks).tolist()
+        preprocess, vision, prefill, *decode = laps[: 2 + self._chosen]
+        seconds = StageSeconds(preprocess, vision, prefill, tuple(decode))
+        assert self.finish
+        return Answer(self._text(), self.ids[self._start :], self.finish, seconds)
+
+    def _decode(self) -> str:
+        return self._tokenizer.decode(self.ids[self._start :], skip_special_tokens=True)
+
+    def _text(self) -> str:
+        return cut(self._decode(), self._stop)[0].strip()
+
+
+def _size(request: Request) -> tuple[int, int]:
+    return sum(image.width * image.height for image in request.images), len(request.prompt)
