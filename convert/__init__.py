@@ -1,0 +1,1 @@
+"""Stage: a checkpoint becomes ONNX graphs, held to the source at every step."""
