@@ -1,87 +1,139 @@
-"""Reads a written quantized checkpoint back and says what is really in it."""
+"""Reads a written quantized checkpoint back, from its files alone, and says what is really in it."""
 
-import math
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from compressed_tensors.compressors.pack_quantized import unpack_from_int32
+from compressed_tensors.quantization import QuantizationConfig, QuantizationScheme
+from pydantic import ValidationError
 from safetensors import safe_open
 
+from quantize.audit_layer import check_layer, part_names
+from quantize.schemes import is_quantized
 from shipvlm.errors import ExecutionError
-from shipvlm.families.qwen3_vl import DECODER_LAYERS
+from shipvlm.families.qwen3_vl.layers import DECODER_LAYERS, LINEAR_GROUPS
+from shipvlm.families.qwen3_vl.parameters import EMBEDDING
+from shipvlm.folder import SIDE_FILES
 
 
-def audit(source: Path, out: Path, bits: int, group_size: int | None) -> dict[str, Any]:
-    """Compares the weights in `out` with those in `source`, tensor by tensor, from the files alone.
+@dataclass(frozen=True)
+class Tensors:
+    """The tensors of a checkpoint folder and the file of each, from the files themselves: an index can be wrong."""
 
-    Returns {"quantized": [layer names], "kept": number of tensors that are bit for bit the source's,
+    files: Mapping[str, Path]
+
+    def read(self, name: str) -> torch.Tensor:
+        with safe_open(self.files[name], "pt") as file:
+            return file.get_tensor(name)
+
+    def dimensions(self, name: str) -> int:
+        with safe_open(self.files[name], "pt") as file:
+            return len(file.get_slice(name).get_shape())
+
+
+def audit(
+    source: Path, out: Path, config: QuantizationConfig, left: Sequence[str], input_scales: Mapping[str, float]
+) -> dict[str, Any]:
+    """Compare the checkpoint in `out` with its `source`, file by file and tensor by tensor.
+
+    Every Linear of the text decoder must be quantized as `config` says, except those named in `left`; input_scales
+    has the calibrated scale of each, exactly as it is stored (empty for a weight-only scheme).
+    Returns {"quantized": layer names, "left": layer names, "kept": how many tensors are bit for bit the source's,
     "largest_error_steps": the largest |weight - dequantized| in units of its scale}.
-    Raises ExecutionError naming the tensor when a decoder layer is not quantized, has the wrong shape or strays more
-    than half a step from its source; when another tensor changed; or when a tensor is missing or too many.
+    Raises ExecutionError naming what is wrong: a tensor that is missing, too many, changed, of another type or shape;
+    a weight that strays from its source by more than rounding can; a scale that is not the one of its weights or of
+    the calibration, or not shared within a group; a config.json that makes a reader quantize other layers; another
+    file that is not the source's byte for byte.
     """
+    [scheme] = config.config_groups.values()
+    assert isinstance(scheme, QuantizationScheme)
     before, after = _tensors(source), _tensors(out)
-    layers = sorted(name.removesuffix(".weight") for name in before if _is_decoder_linear(name, before))
-    kept = sorted(set(before) - {f"{layer}.weight" for layer in layers})
-    parts = ("weight_packed", "weight_scale", "weight_shape")
-    expected = set(kept) | {f"{layer}.{part}" for layer in layers for part in parts}
-    if expected != set(after):
-        raise ExecutionError(f"audit: unexpected or missing tensors: {sorted(expected ^ set(after))[:4]}")
+    layers = [layer for layer in _decoder_linears(before) if layer not in left]
+    kept = sorted(set(before.files) - {f"{layer}.weight" for layer in layers})
+    expected = set(kept) | {f"{layer}.{part}" for layer in layers for part in part_names(scheme)}
+    if expected != set(after.files):
+        raise ExecutionError(f"audit: unexpected or missing tensors: {sorted(expected ^ set(after.files))[:4]}")
     for name in kept:
-        if not torch.equal(_read(before, name), _read(after, name)):
+        if not _same_bits(before.read(name), after.read(name)):
             raise ExecutionError(f"audit: {name} should be unchanged and is not")
-    errors = [_largest_error(layer, before, after, bits, group_size) for layer in layers]
-    return {"quantized": layers, "kept": len(kept), "largest_error_steps": max(errors)}
+    _check_config(source, out, config, layers, before)
+    _check_side_files(source, out)
+    errors = []
+    for layer in layers:
+        parts = {part: after.read(f"{layer}.{part}") for part in part_names(scheme)}
+        errors.append(check_layer(layer, before.read(f"{layer}.weight"), parts, scheme, input_scales.get(layer)))
+    _check_shared_scales(layers, after, scheme)
+    return {
+        "quantized": layers,
+        "left": [layer for layer in _decoder_linears(before) if layer in left],
+        "kept": len(kept),
+        "largest_error_steps": max(errors),
+    }
 
 
-def _tensors(folder: Path) -> dict[str, Path]:
-    """Tensor names and the file of each, from the files themselves: an index can be wrong."""
-    found = {}
+def _tensors(folder: Path) -> Tensors:
+    found: dict[str, Path] = {}
     for path in sorted(folder.glob("*.safetensors")):
         with safe_open(path, "pt") as file:
             found.update(dict.fromkeys(file.keys(), path))
-    return found
+    return Tensors(found)
 
 
-def _read(tensors: dict[str, Path], name: str) -> torch.Tensor:
-    with safe_open(tensors[name], "pt") as file:
-        return file.get_tensor(name)
+def _decoder_linears(tensors: Tensors) -> list[str]:
+    return sorted(
+        name.removesuffix(".weight")
+        for name in tensors.files
+        if name.startswith(DECODER_LAYERS) and name.endswith(".weight") and tensors.dimensions(name) == 2
+    )
 
 
-def _is_decoder_linear(name: str, tensors: dict[str, Path]) -> bool:
-    if not (name.startswith(DECODER_LAYERS) and name.endswith(".weight")):
+def _same_bits(left: torch.Tensor, right: torch.Tensor) -> bool:
+    if left.dtype != right.dtype or left.shape != right.shape:
         return False
-    with safe_open(tensors[name], "pt") as file:
-        return len(file.get_slice(name).get_shape()) == 2
+    return torch.equal(left.contiguous().view(torch.uint8), right.contiguous().view(torch.uint8))
 
 
-def _largest_error(
-    layer: str, before: dict[str, Path], after: dict[str, Path], bits: int, group_size: int | None
-) -> float:
-    weight = _read(before, f"{layer}.weight").float()
-    packed, stored = _read(after, f"{layer}.weight_packed"), _read(after, f"{layer}.weight_scale")
-    rows, columns = weight.shape
-    shapes = {
-        "weight_shape": (_read(after, f"{layer}.weight_shape").tolist(), [rows, columns]),
-        "weight_packed": (list(packed.shape), [rows, math.ceil(columns * bits / 32)]),
-        "weight_scale": (list(stored.shape), [rows, columns // group_size if group_size else 1]),
+def _check_config(source: Path, out: Path, config: QuantizationConfig, layers: Sequence[str], before: Tensors) -> None:
+    written = json.loads((out / "config.json").read_text(encoding="utf-8"))
+    try:
+        found = QuantizationConfig.model_validate(written.pop("quantization_config"))
+    except (KeyError, ValidationError) as error:
+        raise ExecutionError(f"audit: config.json has no quantization_config that can be read: {error}") from error
+    if written != json.loads((source / "config.json").read_text(encoding="utf-8")):
+        raise ExecutionError("audit: config.json differs from the source's in more than quantization_config")
+    for name in ("format", "quantization_status", "config_groups", "kv_cache_scheme"):
+        if getattr(found, name) != getattr(config, name):
+            raise ExecutionError(f"audit: config.json says {name} {getattr(found, name)}, not {getattr(config, name)}")
+    linears = {
+        name.removesuffix(".weight")
+        for name in before.files
+        if name.endswith(".weight") and name != EMBEDDING and before.dimensions(name) == 2
     }
-    for part, (found, wanted) in shapes.items():
-        if found != wanted:
-            raise ExecutionError(f"audit: {layer}.{part} is {found}, expected {wanted}")
-    if packed.dtype != torch.int32:
-        raise ExecutionError(f"audit: {layer}.weight_packed is {packed.dtype}, expected torch.int32")
-    scale = stored.float()
-    steps = weight.unflatten(1, (scale.shape[1], -1)) / scale.unsqueeze(2)
-    integers = unpack_from_int32(packed, bits, weight.shape).float().unflatten(1, (scale.shape[1], -1))
-    error = float((steps - integers).abs().max())
-    if not error <= _largest_rounding(stored, bits):
-        raise ExecutionError(f"audit: {layer} strays {error:.3f} steps from its source, more than rounding can")
-    return error
+    wrong = sorted(layer for layer in linears if is_quantized(layer, found) != (layer in layers))
+    if wrong:
+        raise ExecutionError(f"audit: config.json and the tensors disagree whether {wrong[0]} is quantized")
 
 
-def _largest_rounding(scale: torch.Tensor, bits: int) -> float:
-    """Half a step, and what the rounding of the scale to its own dtype adds for the largest integer."""
-    limits = torch.finfo(scale.dtype)
-    relative = max(limits.eps, limits.smallest_normal * limits.eps / float(scale.min())) / 2
-    return 0.5 + 2 ** (bits - 1) * relative + 1e-4
+def _check_side_files(source: Path, out: Path) -> None:
+    for name in SIDE_FILES:
+        if name == "config.json":
+            continue
+        before, after = ((folder / name) for folder in (source, out))
+        if before.is_file() != after.is_file() or (before.is_file() and before.read_bytes() != after.read_bytes()):
+            raise ExecutionError(f"audit: {name} is not the source's, byte for byte")
+
+
+def _check_shared_scales(layers: Sequence[str], after: Tensors, scheme: QuantizationScheme) -> None:
+    if scheme.input_activations is None:
+        return
+    for layer in layers:
+        for group in LINEAR_GROUPS:
+            prefix = layer.removesuffix(group[0])
+            if prefix == layer:
+                continue
+            scales = [after.read(f"{prefix}{name}.input_scale") for name in group]
+            if not all(_same_bits(scales[0], scale) for scale in scales):
+                raise ExecutionError(f"audit: the layers that read the input of {layer} do not share one input_scale")

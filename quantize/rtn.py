@@ -8,13 +8,15 @@ the written checkpoint. For `b` bits, symmetric, per output channel or per group
 (compressed_tensors 0.19, `quantization/utils/helpers.py:calculate_qparams` and `quantization/quant_args.py`).
 """
 
+from collections.abc import Mapping
+
 import torch
 from compressed_tensors.quantization import QuantizationArgs, QuantizationStrategy, fake_quantize
 from compressed_tensors.quantization.utils import calculate_qparams
 from torch import nn
 
 from shipvlm.errors import InputError
-from shipvlm.families.qwen3_vl import DECODER_LAYERS
+from shipvlm.families.qwen3_vl.layers import DECODER_LAYERS
 
 
 def weight_args(bits: int, group_size: int | None) -> QuantizationArgs:
@@ -56,12 +58,12 @@ def decoder_linears(model: nn.Module) -> dict[str, nn.Linear]:
     return linears
 
 
-def check_groups(linears: dict[str, nn.Linear], group_size: int | None) -> None:
+def check_groups(widths: Mapping[str, int], group_size: int | None) -> None:
     """Raises InputError naming the first layer whose input width is not a whole number of groups."""
-    for name, linear in linears.items():
-        if group_size and linear.in_features % group_size:
+    for name, width in widths.items():
+        if group_size and width % group_size:
             raise InputError(
-                f"{name} has {linear.in_features} input columns, which {group_size} does not divide: "
+                f"{name} has {width} input columns, which {group_size} does not divide: "
                 "choose a group size that divides every layer, or per-channel scales"
             )
 
@@ -74,7 +76,7 @@ def round_to_nearest(model: nn.Module, bits: int, group_size: int | None) -> int
     """
     args = weight_args(bits, group_size)
     linears = decoder_linears(model)
-    check_groups(linears, group_size)
+    check_groups({name: linear.in_features for name, linear in linears.items()}, group_size)
     for linear in linears.values():
         weight = linear.weight.float()
         scale = weight_scale(weight, args)
