@@ -5,7 +5,6 @@ table is computed from those lines. A killed run continues from the lines it has
 """
 
 import io
-import json
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -16,11 +15,13 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from bench import intervals
+from bench import intervals, lines
 from calib_data.records import Record, picture
 from calib_data.scoring import score
-from shipvlm.errors import InputError
-from shipvlm.runtime.checkpoint import Checkpoint, Request, generate
+from shipvlm.runtime.generate import generate
+from shipvlm.runtime.inputs import Request
+from shipvlm.runtime.model import Model
+from shipvlm.runtime.sampling import Sampling
 
 SCORE = {"value", "parsed", "similarity"}  # the fields of an item that follow from its answer
 BATCH_SIZE = 16
@@ -52,7 +53,7 @@ class ItemResult(BaseModel):
 
 
 def evaluate(
-    checkpoint: Checkpoint,
+    checkpoint: Model,
     records: Sequence[Record],
     batch_size: int = BATCH_SIZE,
     progress: Progress | None = None,
@@ -83,7 +84,7 @@ def evaluate(
 
 
 def answer(
-    checkpoint: Checkpoint,
+    checkpoint: Model,
     batch: Sequence[Record],
     run: str = "",
     max_new_tokens: int = MAX_NEW_TOKENS,
@@ -92,7 +93,7 @@ def answer(
     """One batch: generated, scored, timed."""
     start = time.perf_counter()
     requests = [(request or ask)(record) for record in batch]
-    answers = generate(checkpoint, requests, max_new_tokens, batch_size=len(batch))
+    answers = generate(checkpoint, requests, Sampling(max_new_tokens), batch_size=len(batch))
     seconds = (time.perf_counter() - start) / len(batch)
     results = []
     for record, found in zip(batch, answers, strict=True):
@@ -128,35 +129,22 @@ def read_log(path: Path, run: str, records: Sequence[Record]) -> dict[str, ItemR
     Lines of other runs are left out whatever their form, and so is a last line that was cut off.
     Raises InputError naming the line that cannot be read.
     """
-    if not path.is_file():
-        return {}
     by_id = {record.id: record for record in records}
     items = {}
-    *lines, _torn = path.read_bytes().split(b"\n")  # not splitlines: an answer may hold other line separators
-    for number, line in enumerate(lines, start=1):
+    for number, fields in lines.read(path, run):
         try:
-            fields = json.loads(line)
-            if fields.get("run") == run and (record := by_id.get(fields["id"])):
+            if record := by_id.get(fields["id"]):
                 kept = {name: value for name, value in fields.items() if name not in SCORE}
                 graded = score(record.task, kept["answer"], record.answers)
                 items[record.id] = ItemResult.model_validate(kept | vars(graded))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:  # no JSON, no object, another form
-            raise InputError(
-                f"{path}, line {number}: not an item of this version ({type(error).__name__}); "
-                "delete the line or the file, and it is measured again"
-            ) from error
+        except (ValueError, KeyError, TypeError, AttributeError) as error:  # another form
+            raise lines.unreadable(path, number, error) from error
     return items
 
 
 def append_log(path: Path, items: Iterable[ItemResult]) -> None:
     """Appends one line an item, without its score; a line that an earlier process left half written goes first."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    torn = path.is_file() and path.read_bytes()[-1:] not in (b"", b"\n")
-    if torn:
-        kept = path.read_bytes()
-        path.write_bytes(kept[: kept.rfind(b"\n") + 1])
-    with path.open("a", encoding="utf-8") as file:
-        file.write("".join(item.model_dump_json(exclude=SCORE, exclude_none=True) + "\n" for item in items))
+    lines.append(path, (item.model_dump_json(exclude=SCORE, exclude_none=True) for item in items))
 
 
 def summarise(items: Sequence[ItemResult], key: Callable[[ItemResult], str]) -> dict[str, dict[str, Any]]:

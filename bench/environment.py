@@ -1,11 +1,12 @@
 """What a measurement was made with and on: digests of model and data, library versions, the machine. No host name."""
 
+import json
 import os
 import platform
 from collections import Counter
 from collections.abc import Sequence
 from hashlib import file_digest, sha256
-from importlib.metadata import version
+from importlib.metadata import distributions, version
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,12 @@ import torch
 from safetensors import safe_open
 
 from calib_data.records import Record, digest
+from shipvlm.errors import InputError
 from shipvlm.folder import weight_files
+from shipvlm.runtime.model import GRAPHS
 
 LIBRARIES = ("torch", "transformers", "compressed-tensors", "safetensors", "tokenizers", "pillow", "numpy", "scipy")
+RUNTIMES = ("onnxruntime", "onnxruntime-gpu")
 # Everything that decides what a checkpoint answers, beside its weights.
 BEHAVIOUR_FILES = (
     "config.json",
@@ -29,10 +33,23 @@ BEHAVIOUR_FILES = (
 )
 
 
+def model_files(folder: Path) -> list[Path]:
+    """What holds the numbers of a model: the weights of a checkpoint, or a graph set's graphs and their data.
+
+    Raises InputError where there are none.
+    """
+    if not (folder / GRAPHS).is_file():
+        return weight_files(folder)
+    graphs = sorted(folder.glob("*.onnx"))
+    if not graphs:
+        raise InputError(f"{folder}: has {GRAPHS} but no *.onnx; convert the checkpoint again")
+    return [folder / GRAPHS, *graphs, *sorted(folder.glob("*.onnx.data"))]
+
+
 def checkpoint_digest(folder: Path) -> str:
-    """SHA-256 over the weights and the files that decide how the checkpoint answers."""
+    """SHA-256 over the model's own files and those that decide how it answers."""
     whole = sha256()
-    for path in [*weight_files(folder), *(folder / name for name in BEHAVIOUR_FILES)]:
+    for path in [*model_files(folder), *(folder / name for name in BEHAVIOUR_FILES)]:
         if path.is_file():
             with path.open("rb") as file:
                 whole.update(f"{path.name}\0{file_digest(file, 'sha256').hexdigest()}\n".encode())
@@ -47,30 +64,37 @@ def describe_data(records: Sequence[Record]) -> dict[str, Any]:
 
 
 def describe_weights(folder: Path) -> dict[str, Any]:
-    """Bytes of the weight files, and how many values of each stored type they hold."""
+    """Bytes of the model's files; how many values of each type a checkpoint stores, or what a graph set says it is."""
+    size = sum(path.stat().st_size for path in model_files(folder))
+    if (folder / GRAPHS).is_file():
+        declared = json.loads((folder / GRAPHS).read_bytes())
+        return {"bytes": size, **{name: declared.get(name) for name in ("precision", "scheme")}}
     types: Counter[str] = Counter()
     for path in weight_files(folder):
         with safe_open(path, "pt") as file:
             for name in file.keys():  # noqa: SIM118  (not a dict)
                 part = file.get_slice(name)
                 types[part.get_dtype()] += torch.Size(part.get_shape()).numel()
-    return {"bytes": sum(path.stat().st_size for path in weight_files(folder)), "values": dict(sorted(types.items()))}
+    return {"bytes": size, "values": dict(sorted(types.items()))}
 
 
 def machine() -> dict[str, Any]:
-    """Processor, its cores that this process may use, threads of torch, system."""
+    """Processor, its cores that this process may use, threads of torch, memory in bytes, GPUs by name, system."""
     return {
         "cpu": _cpu_model(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "torch_threads": torch.get_num_threads(),
+        "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
     }
 
 
-def libraries() -> dict[str, str]:
-    """Installed versions of what the numbers depend on."""
-    return {name: version(name) for name in LIBRARIES}
+def libraries(names: Sequence[str] = LIBRARIES) -> dict[str, str]:
+    """Installed versions of what the numbers depend on; a package that is not installed is left out."""
+    installed = {distribution.name.lower() for distribution in distributions()}
+    return {name: version(name) for name in names if name in installed}
 
 
 def run_key(*parts: str) -> str:

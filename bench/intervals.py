@@ -56,6 +56,23 @@ def paired_difference(baseline: Sequence[float], variant: Sequence[float]) -> Es
     return _mean(difference, -1.0, 1.0)
 
 
+def recovery(baseline: Sequence[float], variant: Sequence[float]) -> Estimate | None:
+    """sum(variant) / sum(baseline) over the same items: what is left of the baseline's score; None where it has none.
+
+    Raises ValueError as `paired_difference` does.
+    """
+    difference = paired_difference(baseline, variant)
+    left, right = np.asarray(baseline, float), np.asarray(variant, float)
+    if not left.any():
+        return None
+    value = float(right.sum() / left.sum())
+    if difference.low is None or difference.high is None:
+        return Estimate(difference.n, value, None, None)
+    if np.ptp(right - left) < EQUAL:  # no item differs from another: the bound is that of the difference
+        return Estimate(difference.n, value, 1 + difference.low / left.mean(), 1 + difference.high / left.mean())
+    return _bootstrap((right, left), lambda r, b, axis: r.sum(axis) / b.sum(axis), value)
+
+
 def share(hits: Sequence[int], trials: Sequence[int]) -> Estimate:
     """sum(hits) / sum(trials) with items as the unit: tokens of one answer are not independent of each other.
 
@@ -129,4 +146,6 @@ def _bootstrap(data: tuple[np.ndarray, ...], statistic: Callable[..., np.ndarray
         method="BCa",
         rng=np.random.default_rng(SEED),
     ).confidence_interval
+    if not (np.isfinite(interval.low) and np.isfinite(interval.high)):  # a resample in which the ratio does not exist
+        return Estimate(len(data[0]), value, None, None)
     return Estimate(len(data[0]), value, float(interval.low), float(interval.high))

@@ -1,104 +1,145 @@
-"""Compares checkpoint folders item by item and writes the evidence: JSON lines, one JSON summary, one short table."""
+"""From observations to the report: every number in it is made here, and nothing is measured."""
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
-from bench import accuracy, fidelity, intervals
-from bench.accuracy import BATCH_SIZE, MAX_NEW_TOKENS, ItemResult
-from bench.environment import (
-    checkpoint_digest,
-    describe_data,
-    describe_weights,
-    libraries,
-    machine,
-    run_key,
-)
-from calib_data.load import load_records
-from calib_data.records import Record, digest
+from bench import fidelity, pairs, timing
+from bench.accuracy import ItemResult
+from bench.environment import LIBRARIES, RUNTIMES, describe_data, libraries, machine
+from bench.observations import Answered, Loaded
+from calib_data.records import Record
 from shipvlm.errors import InputError
-from shipvlm.folder import check_folder, make_folder
-from shipvlm.runtime.checkpoint import load
+from shipvlm.recipe import BenchSection
 
+SCHEMA_VERSION = 2
+INCONCLUSIVE = "INCONCLUSIVE"
 NOTES = (
-    "Every checkpoint is computed in float32 on the CPU, whatever type its weights are stored in.",
-    "Answers are greedy. Intervals are 95 %; under 30 items there is none (INCONCLUSIVE).",
-    "Differences are paired: the same items, each beside its own baseline answer.",
-    "Seconds an answer are wall time on the machine named here and noisy: no statement about speed.",
+    "Intervals are 95 %. Scores: Wilson or a bootstrap over items, none under 30 items. Times: order statistics over "
+    "requests, none under 6. Where there is none the word is INCONCLUSIVE; a percentile that too few requests "
+    "support is left out.",
+    "Differences and ratios are paired: each item beside the baseline's answer to the same item.",
+    "Times are of one request alone (batch 1), every answer of the same length, the end token ignored: the medians "
+    "over requests of the medians over repeats and processes. Time to first token: from the decoded picture and the "
+    "words to the first token (preprocess, vision, prefill). Time per output token: what is left, over the further "
+    "tokens.",
+    "Each variant runs in fresh processes, in turns forwards and backwards. Load time is without the import of "
+    "libraries; the files may lie in the system's cache.",
+    "Memory is the most that the process had resident with one request, libraries and mapped weights included, and how "
+    "much of it came after the libraries were imported.",
+    "On a CPU a transformers checkpoint is computed in FP32, whatever type its weights are stored in; so is what a "
+    "quantized variant does not compute in integers.",
+    "Answers are greedy. Top-1 agreement: tokens of the baseline's answer that the variant, given all before, finds "
+    "most likely too.",
 )
+Lines = Sequence[Loaded | Answered]
 
 
-def compare(folders: Sequence[Path], limit: int | None, out: Path, data: str = "evaluation") -> dict[str, Any]:
-    """Measures checkpoint `folders` on `data` and compares them with the first, the baseline.
+def build(
+    variants: Mapping[str, Mapping[str, Any]],
+    measured: Mapping[str, Lines],
+    records: Sequence[Record],
+    section: BenchSection,
+    command: str,
+) -> dict[str, Any]:
+    """The report of `measured`, the lines of each variant; the first is the baseline.
 
-    `limit` takes that many records of each task, evenly spaced. Writes `out/<name>.jsonl` (one line an item; a killed
-    run continues from them), `out/bench.json` (what is returned) and `out/bench.md`, and prints the table.
-    Raises InputError for a folder that is no checkpoint, two folders of one name, data without records, and an `out`
-    that cannot be written to.
+    `variants` says what each is (runtime, device, digest, weights). `records` are those that were scored.
     """
-    names = _names(folders)
-    everything = load_records(data)
-    records = sample(everything, limit)
-    make_folder(out)  # before the work
-    digests = {name: checkpoint_digest(folder) for name, folder in names.items()}
-    baseline, *variants = names
-    settings = {"batch_size": BATCH_SIZE, "max_new_tokens": MAX_NEW_TOKENS, "dtype": "float32", "device": "cpu"}
-    common = (digests[baseline], digest(everything), json.dumps(settings), json.dumps(libraries()))
-    runs = {name: run_key(digests[name], *common) for name in names}
-
-    results: dict[str, list[ItemResult]] = {}
-    with accuracy.progress_bar() as progress:
-        first = load(names[baseline])
-        for pair in [[baseline, variant] for variant in variants] or [[baseline]]:
-            # Two models at a time, so that memory does not grow with the number of variants.
-            checkpoints = {name: first if name == baseline else load(names[name]) for name in pair}
-            results |= fidelity.measure(checkpoints, records, out, runs, BATCH_SIZE, MAX_NEW_TOKENS, progress)
-
-    report = {
-        "schema_version": 1,
-        "baseline": baseline,
-        "data": {"name": Path(data).name if Path(data).exists() else data, "limit": limit, **describe_data(records)},
-        "settings": settings,
-        "machine": machine(),
-        "libraries": libraries(),
-        "notes": list(NOTES),
-        "checkpoints": {
-            name: {
-                "digest": digests[name],
-                "weights": describe_weights(names[name]),
-                **summarise(results[name], results[baseline]),
-            }
-            for name in names
-        },
+    baseline, *others = measured
+    answers = {
+        name: [line for line in lines if isinstance(line, Answered) and line.phase == "accuracy"]
+        for name, lines in measured.items()
     }
-    rows = table_rows(report)
-    (out / "bench.json").write_text(json.dumps(report, indent=2, allow_nan=False) + "\n")
-    (out / "bench.md").write_text(_markdown(rows, report))
-    Console().print(_table(rows, report))
-    return report
+    items = {name: pairs.grade(found, records) for name, found in answers.items()}
+    times = {name: timing.by_request(_timed(lines)) for name, lines in measured.items()}
+    entries = {
+        name: {
+            **variants[name],
+            **_latency(times[name]),
+            "speedup": {
+                metric: timing.speedup(times[baseline], times[name], metric) if name in others else None
+                for metric in timing.METRICS
+            },
+            "load_seconds": timing.median_of([line.seconds for line in lines if isinstance(line, Loaded)]).as_dict(),
+            "memory": _memory(lines),
+            **pairs.scores(items[name], items[baseline]),
+            **pairs.changes(items[name], items[baseline]),
+        }
+        for name, lines in measured.items()
+    }
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "baseline": baseline,
+        "verdict": {name: verdict(entries[baseline], entries[name]) for name in others},
+        "data": {
+            "name": Path(section.data).name if Path(section.data).exists() else section.data,
+            **describe_data(records),
+        },
+        "timed_requests": len(times[baseline]),
+        "settings": section.model_dump(mode="json", exclude={"data"}),
+        "command": command,
+        "machine": machine(),
+        "libraries": libraries([*LIBRARIES, *RUNTIMES]),
+        "notes": list(NOTES),
+        "variants": entries,
+        "flips": pairs.worst({name: items[name] for name in others}, items[baseline], records),
+    }
+
+
+def verdict(baseline: Mapping[str, Any], variant: Mapping[str, Any]) -> dict[str, str]:
+    """What the intervals say of a variant against its baseline, a word for each: `score` is better, worse, the same
+    as far as can be told, or INCONCLUSIVE; `ttft`, `tpot` and `e2e` are faster, slower, ... ."""
+    words = {"score": _word(variant["difference"]["all"], 0.0, "better", "worse")}
+    for metric in timing.METRICS:
+        words[metric] = _word(variant["speedup"][metric], 1.0, "faster", "slower")
+    words["bytes"] = f"{variant['weights']['bytes'] / baseline['weights']['bytes']:.2f}"
+    return words
+
+
+def _word(estimate: Mapping[str, Any] | None, neutral: float, above: str, below: str) -> str:
+    if estimate is None or estimate["low"] is None:
+        return INCONCLUSIVE
+    if estimate["low"] > neutral:
+        return above
+    return below if estimate["high"] < neutral else "no difference seen"
+
+
+def _timed(lines: Lines) -> list[Answered]:
+    return [line for line in lines if isinstance(line, Answered) and line.phase == "timing"]
+
+
+def _latency(times: dict[str, timing.Times]) -> dict[str, Any]:
+    return {
+        "latency": {metric: timing.summarise(times, metric) for metric in timing.METRICS},
+        "stages": {stage: median(each[stage] for each in times.values()) for stage in timing.STAGES},
+    }
+
+
+def _memory(lines: Lines) -> dict[str, Any]:
+    """Bytes at most: resident with one request, what came of that with the model, resident with a batch; on a GPU what
+    came of its memory with the model."""
+    timed = _timed(lines)
+    before = max(line.rss_before for line in lines if isinstance(line, Loaded) and line.phase == "timing")
+    peak = max(line.peak_rss for line in timed)
+    batched = [line.peak_rss for line in lines if isinstance(line, Answered) and line.phase == "accuracy"]
+    vram = [line.peak_vram for line in timed if line.peak_vram is not None]
+    return {
+        "peak_rss": peak,
+        "model_rss": peak - before,
+        "peak_rss_batched": max(batched),
+        "peak_vram": max(vram) if vram else None,
+    }
 
 
 def summarise(items: Sequence[ItemResult], baseline: Sequence[ItemResult]) -> dict[str, Any]:
-    """Scores by task and over all items, paired differences from `baseline`, fidelity to it, seconds an answer."""
-    if [item.id for item in items] != [item.id for item in baseline]:
-        raise ValueError("not paired: the items differ")
-    tasks = sorted({item.task for item in items})
-    pairs = list(zip(items, baseline, strict=True))
-    difference = {
-        task: intervals.paired_difference(
-            [left.value for _, left in pairs if task in (left.task, "all")],
-            [right.value for right, left in pairs if task in (left.task, "all")],
-        ).as_dict()
-        for task in [*tasks, "all"]
-    }
+    """Scores by task and over all items, paired differences from `baseline`, fidelity to it, seconds an answer.
+
+    For items that were measured in one process (bench.fidelity).
+    """
     return {
-        "score": {**accuracy.summarise(items, lambda item: item.task), **accuracy.summarise(items, lambda _: "all")},
-        "difference": difference,
+        **pairs.scores(items, baseline),
         **fidelity.summarise(items),
         "seconds_per_answer": median(item.seconds for item in items),
     }
@@ -118,60 +159,3 @@ def sample(records: Sequence[Record], limit: int | None) -> list[Record]:
         count = min(limit, len(group))
         chosen += [group[index * len(group) // count] for index in range(count)]
     return chosen
-
-
-def table_rows(report: dict[str, Any]) -> list[list[str]]:
-    """The table as text: a column a checkpoint, a row a measure, the names in the first row."""
-    entries = report["checkpoints"]
-    others = [name for name in entries if name != report["baseline"]]
-    tasks = list(entries[report["baseline"]]["score"])
-    rows = [["", *entries], ["weights, MB", *(f"{entry['weights']['bytes'] / 1e6:.1f}" for entry in entries.values())]]
-    rows += [[task, *(percent(entry["score"][task]) for entry in entries.values())] for task in tasks]
-    if others:
-        differences = (percent(entries[name]["difference"]["all"], signed=True) for name in others)
-        rows.append(["difference (all)", "baseline", *differences])
-        rows.append(["top-1 agreement", "baseline", *(percent(entries[name]["top1_agreement"]) for name in others)])
-    rows.append(["s/answer", *(f"{entry['seconds_per_answer']:.2f}" for entry in entries.values())])
-    return rows
-
-
-def percent(estimate: dict[str, Any], signed: bool = False) -> str:
-    """An estimate in percent with its interval: `81.3 [77.2, 84.8]`."""
-    sign = "+" if signed else ""
-    value = f"{100 * estimate['value']:{sign}.1f}"
-    if estimate["low"] is None:
-        return f"{value} INCONCLUSIVE (n={estimate['n']})"
-    return f"{value} [{100 * estimate['low']:{sign}.1f}, {100 * estimate['high']:{sign}.1f}]"
-
-
-def _names(folders: Sequence[Path]) -> dict[str, Path]:
-    if not folders:
-        raise InputError("give at least one checkpoint folder: the baseline")
-    names: dict[str, Path] = {}
-    for folder in folders:
-        check_folder(folder)
-        name = folder.resolve().name
-        if name in names:
-            raise InputError(f"two folders are named '{name}': results are kept by name, rename one")
-        names[name] = folder
-    return names
-
-
-def _caption(report: dict[str, Any]) -> str:
-    data, cpu = report["data"], report["machine"]
-    return (
-        f"{data['records']} records of {data['name']}, score in % with 95 % interval. "
-        f"Computed in float32 on {cpu['cpu']}, {cpu['cores']} cores; seconds are noisy."
-    )
-
-
-def _table(rows: list[list[str]], report: dict[str, Any]) -> Table:
-    table = Table(*rows[0], caption=_caption(report))
-    for row in rows[1:]:
-        table.add_row(*row)
-    return table
-
-
-def _markdown(rows: list[list[str]], report: dict[str, Any]) -> str:
-    lines = [" | ".join(row) for row in [rows[0], ["---"] * len(rows[0]), *rows[1:]]]
-    return "\n".join(f"| {line} |" for line in lines) + "\n\n" + "\n".join([_caption(report), "", *NOTES]) + "\n"

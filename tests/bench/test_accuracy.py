@@ -12,7 +12,10 @@ from bench.accuracy import ItemResult, append_log, batches, evaluate, read_log, 
 from calib_data.records import Record, picture
 from calib_data.scoring import Score, score
 from shipvlm.errors import InputError
-from shipvlm.runtime.checkpoint import Request, generate, load
+from shipvlm.runtime.checkpoint import load
+from shipvlm.runtime.generate import generate
+from shipvlm.runtime.inputs import Request
+from shipvlm.runtime.sampling import Sampling
 from tests.bench.made_records import records
 
 
@@ -42,7 +45,7 @@ def test_each_item_is_what_generate_and_score_say(checkpoint):
     found = evaluate(checkpoint, data, batch_size=3, max_new_tokens=6)
     assert [each.id for each in found] == [record.id for record in data]
     for each, record in zip(found, data, strict=True):
-        [alone] = generate(checkpoint, [Request(record.prompt, (picture(record),))], 6)
+        [alone] = generate(checkpoint, [Request(record.prompt, (picture(record),))], Sampling(6))
         graded = score(record.task, alone.text, record.answers)
         assert (each.answer, list(each.token_ids)) == (alone.text, alone.token_ids)
         assert (each.value, each.parsed, each.similarity) == (graded.value, graded.parsed, graded.similarity)
@@ -73,7 +76,7 @@ def test_a_run_that_was_cut_off_continues_and_ends_the_same(checkpoint, tmp_path
 def test_another_request_can_be_made_of_a_record(checkpoint):
     [record] = records(1)
     [found] = evaluate(checkpoint, [record], request=lambda r: Request(r.prompt), max_new_tokens=5)
-    [alone] = generate(checkpoint, [Request(record.prompt)], 5)
+    [alone] = generate(checkpoint, [Request(record.prompt)], Sampling(5))
     assert found.answer == alone.text
 
 

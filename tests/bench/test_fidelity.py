@@ -14,7 +14,9 @@ from bench.accuracy import ItemResult, ask, read_log
 from bench.fidelity import answer_logits, compare, measure, summarise
 from bench.vision import shared_vision
 from quantize.rtn import round_to_nearest
-from shipvlm.runtime.checkpoint import generate, load, prepare
+from shipvlm.runtime.checkpoint import load, prepare
+from shipvlm.runtime.generate import generate
+from shipvlm.runtime.sampling import Sampling
 from tests.bench.made_records import records
 
 
@@ -70,7 +72,7 @@ def test_forced_logits_are_those_of_one_plain_forward_each(checkpoint):
 
 def test_forced_on_its_own_greedy_answer_a_model_says_that_answer(checkpoint):
     requests = [ask(record) for record in records(4)]
-    answers = [answer.token_ids for answer in generate(checkpoint, requests, 6)]
+    answers = [answer.token_ids for answer in generate(checkpoint, requests, Sampling(6))]
     logits = answer_logits(checkpoint, prepare(checkpoint, requests), answers)
     assert [each.argmax(-1).tolist() for each in logits] == answers
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from bench import intervals
-from bench.intervals import MIN_ITEMS, Estimate, disjoint, mean, paired_difference, share, weighted_mean
+from bench.intervals import MIN_ITEMS, Estimate, disjoint, mean, paired_difference, recovery, share, weighted_mean
 
 UNIT = st.floats(0, 1)
 
@@ -141,3 +141,29 @@ def test_disjoint():
     assert disjoint(low, middle) is False
     assert disjoint(low, Estimate(3, 0.5, None, None)) is None
     assert intervals.CONFIDENCE == 0.95
+
+
+def test_recovery_has_the_interval_of_the_delta_method():
+    rng = np.random.default_rng(3)
+    baseline = (rng.random(2000) < 0.8).astype(float)
+    variant = np.where(rng.random(2000) < 0.05, 1 - baseline, baseline)
+    found = recovery(baseline.tolist(), variant.tolist())
+    value = variant.sum() / baseline.sum()
+    # The delta method for a ratio of paired means: the variance of its residuals over the baseline's mean.
+    error = np.std(variant - value * baseline, ddof=1) / math.sqrt(2000) / baseline.mean()
+    assert found.value == pytest.approx(value)
+    assert (found.low, found.high) == pytest.approx((value - 1.96 * error, value + 1.96 * error), abs=0.1 * error)
+
+
+def test_recovery_of_the_same_answers_is_not_certain():
+    scores = [1.0, 0.5] * 50
+    found, difference = recovery(scores, scores), paired_difference(scores, scores)
+    assert found.value == 1
+    assert found.low == pytest.approx(1 + difference.low / 0.75)
+    assert found.high == pytest.approx(1 + difference.high / 0.75)
+
+
+def test_recovery_needs_items_and_a_score():
+    assert recovery([0.0] * 40, [1.0] * 40) is None
+    few = recovery([1.0] * 5, [1.0, 0, 0, 0, 0])
+    assert (few.value, few.low) == (0.2, None)

@@ -8,7 +8,10 @@ import torch
 from bench.vision import same_vision, shared_vision
 from calib_data.records import picture
 from quantize.rtn import round_to_nearest
-from shipvlm.runtime.checkpoint import Request, generate, load, prepare
+from shipvlm.runtime.checkpoint import load, prepare
+from shipvlm.runtime.generate import generate
+from shipvlm.runtime.inputs import Request
+from shipvlm.runtime.sampling import Sampling
 from tests.bench.made_records import records
 
 
@@ -68,11 +71,11 @@ def test_another_order_and_another_batch_find_their_own_pictures(checkpoint, req
 def test_a_variant_uses_them_and_answers_as_it_does_alone(checkpoint, requests, counter):
     variant = load(checkpoint.folder)
     round_to_nearest(variant.model, 4, None)
-    alone = generate(variant, requests, 12)
+    alone = generate(variant, requests, Sampling(12))
     with shared_vision([checkpoint.model, variant.model]):
-        generate(checkpoint, requests, 12)
+        generate(checkpoint, requests, Sampling(12))
         assert counter.pictures == len(requests)
-        assert generate(variant, requests, 12) == alone
+        assert generate(variant, requests, Sampling(12)) == alone
     assert counter.pictures == len(requests)
 
 
