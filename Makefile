@@ -1,10 +1,11 @@
 # Every target installs what it needs into .venv; a stamp file there says that it is done.
 # PYTHON=python3.12 make   chooses another interpreter for a new .venv.
+# RECIPE=recipes/mine.yaml make   builds another recipe; OUT=folder puts the results elsewhere.
 PYTHON ?= python3
+RECIPE ?= recipes/default.yaml
+OUT ?= build/$(basename $(notdir $(RECIPE)))
 VENV := .venv
 BIN := $(VENV)/bin
-MODEL := examples/tiny_qwen3_vl
-QUANTIZED := build/tiny-w8a16
 DEVICE := $(shell nvidia-smi -L 2>/dev/null | grep -q '^GPU' && echo cuda || echo cpu)
 STAMP := $(VENV)/.stamp-$(DEVICE)
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
@@ -14,9 +15,15 @@ export OMP_WAIT_POLICY ?= PASSIVE
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: all setup quantize bench test lint card clean
+.PHONY: all setup quantize convert bench test lint card clean
 
-all: quantize bench
+# What is there and still right is kept, so a target begins where the last one ended, or was killed.
+all bench: $(STAMP)
+	$(BIN)/shipvlm run $(RECIPE) -o $(OUT)
+	@echo "installation in $(VENV): $$(cat $(STAMP)) s, done once"
+
+quantize convert: $(STAMP)
+	$(BIN)/shipvlm run $(RECIPE) -o $(OUT) --until $@
 
 setup: $(STAMP)
 ifeq ($(DEVICE),cuda)
@@ -24,15 +31,6 @@ ifeq ($(DEVICE),cuda)
 else
 	@echo "setup: no NVIDIA driver found, the cpu extra is installed in $(VENV)"
 endif
-
-quantize: $(QUANTIZED)/config.json
-
-bench: $(QUANTIZED)/config.json
-	$(BIN)/shipvlm bench $(MODEL) $(QUANTIZED) --limit 40 -o build/report
-
-# Written whole or not at all, so its config.json stands for the folder.
-$(QUANTIZED)/config.json: $(wildcard $(MODEL)/config.json $(MODEL)/*.safetensors quantize/*.py) | $(STAMP)
-	$(BIN)/shipvlm quantize $(MODEL) --scheme w8a16 -o $(QUANTIZED)
 
 # Measure the default model again and rewrite the numbers of its card.
 card: $(STAMP)-data
@@ -48,7 +46,7 @@ lint: $(STAMP)-dev
 	$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) $(QUANTIZED) build/report
+	rm -rf $(VENV) $(OUT)
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -57,8 +55,7 @@ $(BIN)/python:
 
 $(STAMP): pyproject.toml constraints.txt | $(BIN)/python
 	@echo "setup: installing the $(DEVICE) extra into $(VENV), some minutes the first time"
-	$(INSTALL) -e '.[$(DEVICE)]'
-	@touch $@
+	@start=$$(date +%s) && $(INSTALL) -e '.[$(DEVICE)]' && echo $$(($$(date +%s) - start)) > $@
 
 $(STAMP)-%: $(STAMP)
 	$(INSTALL) -e '.[$(DEVICE),$*]'

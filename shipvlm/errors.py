@@ -32,3 +32,9 @@ class ExecutionError(ShipvlmError):
     """The inputs and the machine are fine, but the work itself failed."""
 
     exit_code = 4
+
+
+class Interrupted(ShipvlmError):
+    """The person stopped the work; what was finished is kept. The code is the shell's for Ctrl-C."""
+
+    exit_code = 130

@@ -16,7 +16,8 @@ from bench.report import sample
 from bench.vision import shared_vision
 from calib_data.records import Record, digest
 from calib_data.scenes.easy_vqa import public_test
-from shipvlm.runtime.checkpoint import Checkpoint, Request
+from shipvlm.runtime.checkpoint import Checkpoint
+from shipvlm.runtime.inputs import Request
 
 PICTURES = 1000  # of the public test: their features fit in memory
 BATCH_SIZE = 64

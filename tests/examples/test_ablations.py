@@ -7,7 +7,10 @@ from PIL import Image
 from bench.accuracy import ask
 from bench.vision import shared_vision
 from examples.tiny_qwen3_vl.ablations import with_coarse_pictures, with_text_positions, without_deepstack
-from shipvlm.runtime.checkpoint import Request, generate, load, prepare
+from shipvlm.runtime.checkpoint import load, prepare
+from shipvlm.runtime.generate import generate
+from shipvlm.runtime.inputs import Request
+from shipvlm.runtime.sampling import Sampling
 from tests.bench.made_records import records
 
 
@@ -66,7 +69,7 @@ def test_text_positions_are_the_model_given_a_count(checkpoint, requests):
 
 def test_text_positions_hold_while_generating_and_in_a_padded_batch(checkpoint, requests):
     ablated = with_text_positions(checkpoint)
-    together = generate(ablated, requests, 6)
+    together = generate(ablated, requests, Sampling(6))
     for request, answer in zip(requests, together, strict=True):
         inputs = prepare(checkpoint, [request])
         ids = inputs["input_ids"]
@@ -100,8 +103,8 @@ def _by_hand(image):
 
 
 def test_all_of_them_can_share_the_vision_tower(checkpoint, requests):
-    alone = [generate(change(checkpoint), requests, 5) for change in (without_deepstack, with_text_positions)]
+    alone = [generate(change(checkpoint), requests, Sampling(5)) for change in (without_deepstack, with_text_positions)]
     together = [without_deepstack(checkpoint), with_text_positions(checkpoint)]
     with shared_vision([checkpoint.model, *(each.model for each in together)]):
-        generate(checkpoint, requests, 5)
-        assert [generate(each, requests, 5) for each in together] == alone
+        generate(checkpoint, requests, Sampling(5))
+        assert [generate(each, requests, Sampling(5)) for each in together] == alone

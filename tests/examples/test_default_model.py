@@ -13,7 +13,9 @@ from calib_data.records import Record, picture
 from calib_data.scoring import score
 from shipvlm.cli import app
 from shipvlm.families.outlier_twin import outlier_twin
-from shipvlm.runtime.checkpoint import Request, generate, load, prepare
+from shipvlm.runtime.checkpoint import load, prepare
+from shipvlm.runtime.generate import generate
+from shipvlm.runtime.inputs import Request
 
 MODEL = Path("examples/tiny_qwen3_vl")
 SAMPLES = {"vqa": "vqa-0006", "caption": "caption-0008", "consistency": "consistency-0008", "ocr": "ocr-0006"}

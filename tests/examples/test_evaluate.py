@@ -14,7 +14,9 @@ from examples.tiny_qwen3_vl.card import FOLDER, render, write_card
 from examples.tiny_qwen3_vl.failures import save_failures
 from examples.tiny_qwen3_vl.verdict import ROUNDED
 from shipvlm.errors import InputError
-from shipvlm.runtime.checkpoint import generate, load
+from shipvlm.runtime.checkpoint import load
+from shipvlm.runtime.generate import generate
+from shipvlm.runtime.sampling import Sampling
 from tests.bench.made_records import records
 
 SETS = {"calibration": records(8, seed=2), "evaluation": records(36), "heldout": records(8, seed=1)}
@@ -90,7 +92,8 @@ def test_the_rows_are_what_each_model_says_alone(measured, tiny_checkpoint):
     data = SETS["heldout"]
     lines = [json.loads(line) for line in (folder / "build/heldout/fp32.jsonl").read_text().splitlines()]
     alone = {
-        r.id: answer.text for r, answer in zip(data, generate(checkpoint, [ask(r) for r in data], 12), strict=True)
+        r.id: answer.text
+        for r, answer in zip(data, generate(checkpoint, [ask(r) for r in data], Sampling(12)), strict=True)
     }
     assert {line["id"]: line["answer"] for line in lines} == alone
 

@@ -11,14 +11,17 @@ import pytest
 from PIL import Image
 
 import calib_data
-from shipvlm.runtime.checkpoint import Request, generate, load
+from shipvlm.runtime.checkpoint import load
+from shipvlm.runtime.generate import generate
+from shipvlm.runtime.inputs import Request
+from shipvlm.runtime.sampling import Sampling
 from tests.shipvlm.commands import pack, run
 
 
 def test_ask_prints_the_answer(capsys, tiny_checkpoint: Path, picture: Path) -> None:
     arguments = ("ask", "--model", tiny_checkpoint, "--image", picture, "--max-new-tokens", 8, "what is red")
     image = Image.open(picture).convert("RGB")
-    [wanted] = generate(load(tiny_checkpoint), [Request("what is red", (image,))], max_new_tokens=8)
+    [wanted] = generate(load(tiny_checkpoint), [Request("what is red", (image,))], Sampling(max_new_tokens=8))
     capsys.readouterr()
 
     code, out, err = run(capsys, *arguments)
@@ -28,7 +31,15 @@ def test_ask_prints_the_answer(capsys, tiny_checkpoint: Path, picture: Path) -> 
     assert (code, err) == (0, "")
     assert report["answer"] == wanted.text
     assert report["tokens"] == len(wanted.token_ids)
-    assert set(report["seconds"]) == {"load", "answer"}
+    assert set(report["seconds"]) == {"load", "preprocess", "vision", "prefill", "decode"}
+
+
+def test_ask_samples_as_told(capsys, tiny_checkpoint: Path, picture: Path) -> None:
+    common = ("ask", "--model", tiny_checkpoint, "--image", picture, "--max-new-tokens", 8, "--temperature", 9, "what")
+    answers = [run(capsys, *common, "--seed", seed)[1] for seed in (1, 2, 1)]
+    assert answers[0] == answers[2] != answers[1]
+    code, _, err = run(capsys, *common, "--top-p", 0)
+    assert (code, "top_p" in err) == (2, True)
 
 
 def test_ask_takes_several_pictures(capsys, tiny_checkpoint: Path, picture: Path) -> None:
@@ -76,25 +87,6 @@ def test_ask_refuses(capsys, tiny_checkpoint, picture, tmp_path, model, image, m
     assert err.count("\n") == 1
 
 
-def test_quantize_writes_a_checkpoint_that_can_be_asked(capsys, tiny_checkpoint, picture, tmp_path) -> None:
-    out_folder = tmp_path / "out"
-    code, out, _ = run(capsys, "quantize", tiny_checkpoint, "--scheme", "w8a16", "-o", out_folder)
-    assert (code, out.count("\n")) == (0, 1)
-    code, out, _ = run(capsys, "quantize", tiny_checkpoint, "--scheme", "w8a16", "-o", out_folder, "--json")
-    assert code == 0
-    assert json.loads(out) == json.loads((out_folder / "quantize.json").read_text())
-    code, out, _ = run(capsys, "ask", "--model", out_folder, "--image", picture, "--max-new-tokens", 4, "what")
-    assert code == 0
-    assert out.strip()
-
-
-def test_quantize_refuses_an_unknown_scheme(capsys, tiny_checkpoint: Path, tmp_path: Path) -> None:
-    code, _, err = run(capsys, "quantize", tiny_checkpoint, "--scheme", "w3", "-o", tmp_path / "out")
-    assert code == 2
-    assert "w3" in err
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_help_and_version_load_no_heavy_library() -> None:
     script = (
         "import sys; from shipvlm.cli import main\n"
@@ -103,7 +95,7 @@ def test_help_and_version_load_no_heavy_library() -> None:
         "heavy = {'torch', 'transformers', 'datasets', 'numpy', 'PIL'} & set(sys.modules)\n"
         "sys.exit(code or (f'loaded {heavy}' if heavy else 0))"
     )
-    for arguments in (["--help"], ["ask", "--help"], ["data", "--help"]):
+    for arguments in (["--help"], ["ask", "--help"], ["data", "--help"], ["run", "--help"], ["bench", "--help"]):
         done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         assert "Usage" in done.stdout
@@ -182,16 +174,3 @@ def test_data_check_is_green_on_different_pictures(capsys, pictures: Path, tmp_p
     code, out, err = run(capsys, "data", "check", tmp_path / "mine.parquet", other, "--json")
     assert (code, err) == (0, "")
     assert json.loads(out) == {"left": 4, "right": 1, "near_duplicates": []}
-
-
-def test_bench_compares_with_the_first(capsys, tiny_checkpoint: Path, pictures: Path, tmp_path: Path) -> None:
-    pack(capsys, pictures, tmp_path / "mine.parquet")
-    run(capsys, "quantize", tiny_checkpoint, "--scheme", "w8a16", "-o", tmp_path / "w8a16")
-    arguments = ("bench", tiny_checkpoint, tmp_path / "w8a16", "--data", tmp_path / "mine.parquet")
-    code, out, _ = run(capsys, *arguments, "--limit", 2, "-o", tmp_path / "report", "--json")
-    assert code == 0
-    report = json.loads(out)
-    assert report == json.loads((tmp_path / "report" / "bench.json").read_text())
-    assert report["baseline"] == "qwen3_vl"
-    assert list(report["checkpoints"]) == ["qwen3_vl", "w8a16"]
-    assert report["data"]["records"] == 2

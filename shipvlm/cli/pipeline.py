@@ -1,0 +1,153 @@
+"""The stages of a recipe: what each reads, what its result depends on, and which function makes it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from shipvlm.artifact import checkpoint_digest
+from shipvlm.cli.common import quiet_libraries
+from shipvlm.errors import InputError
+from shipvlm.folder import check_folder
+from shipvlm.recipe import Recipe
+from shipvlm.schemes import SCALES
+from shipvlm.stages import Done, Progress, Stage
+
+if TYPE_CHECKING:
+    from calib_data.records import Record
+
+Until = Literal["quantize", "convert", "bench"]
+QUANTIZED, BASELINE, ARTIFACT, REPORT = "quantized", "onnx-baseline", "artifact", "report"
+
+RUNNING = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "pillow", "onnxruntime", "onnxruntime-gpu")
+FAMILY = ("shipvlm.families", "shipvlm.runtime", "shipvlm.folder", "shipvlm.schemes", "shipvlm.sizes")
+
+
+def build(recipe: Recipe, until: Until, command: str, make: Callable[[str, Stage], Done]) -> None:
+    """Give the stages of `recipe` to `make`, each with the name of its folder, in order, up to `until`.
+
+    `command` is how a person runs the recipe: the report says it.
+    """
+    scheme, source = recipe.quantize.scheme, recipe.model.path
+    digest = checkpoint_digest(source)
+    quantized = make(QUANTIZED, quantize_stage(recipe, digest))
+    variants = {"original": (source, digest), scheme: (quantized.folder, quantized.digest)}
+    if until != "quantize" and recipe.convert:
+        baseline = make(BASELINE, convert_stage(recipe, "baseline", source, {"checkpoint": digest}))
+        inputs = {"checkpoint": quantized.digest, "baseline": baseline.digest}
+        made = {"quantize": _made(quantized), "baseline": _made(baseline)}
+        artifact = make(ARTIFACT, convert_stage(recipe, "convert", quantized.folder, inputs, source, made))
+        variants |= {
+            "onnx": (baseline.folder, baseline.digest),
+            f"onnx-{scheme}": (artifact.folder, artifact.digest),
+        }
+    if until == "bench":
+        make(REPORT, bench_stage(recipe, variants, command))
+
+
+def quantize_stage(recipe: Recipe, source_digest: str) -> Stage:
+    """The checkpoint `recipe.model.path`, quantized."""
+    from calib_data.records import digest
+
+    section, calibration = recipe.quantize, recipe.calibration
+    chosen: dict[str, Any] = {"quantize": section.model_dump(mode="json")}
+    inputs, records = {"source": source_digest}, []
+    if SCALES[section.scheme].activations:
+        records = spread(_records(calibration.data), calibration.samples)
+        inputs["calibration"] = digest(records)
+        chosen["calibration"] = {"batch_size": calibration.batch_size}
+    else:
+        chosen["quantize"] = {name: chosen["quantize"][name] for name in ("scheme", "ignore")}
+
+    def make(out: Path, progress: Progress) -> Mapping[str, Any]:
+        quiet_libraries()
+        from quantize.stage import run
+
+        return run(recipe.model.path, section, records or None, out, progress, batch_size=calibration.batch_size)
+
+    libraries = (*RUNNING, "compressed-tensors")
+    return Stage("quantize", inputs, chosen, ("quantize", *FAMILY), libraries, make)
+
+
+def convert_stage(
+    recipe: Recipe,
+    name: str,
+    checkpoint: Path,
+    inputs: Mapping[str, str],
+    reference: Path | None = None,
+    provenance: Mapping[str, Any] | None = None,
+) -> Stage:
+    """The graphs of one checkpoint, held against it. `reference` is what a quantized one was made from."""
+    from calib_data.records import digest
+
+    section = recipe.convert
+    assert section is not None
+    parity = section.parity
+    exact = section.precision == "fp32" and "quantization_config" not in check_folder(checkpoint)
+    records = spread(_records(parity.data), parity.items if exact else max(parity.items, parity.answers))
+
+    def make(out: Path, progress: Progress) -> Mapping[str, Any]:
+        quiet_libraries()
+        from convert.export import export_graphs
+        from convert.parity import check_parity
+
+        graphs = export_graphs(checkpoint, out, section.precision, progress)
+        return {"graphs": graphs, "parity": check_parity(checkpoint, out, records, parity, progress, reference)}
+
+    return Stage(
+        name,
+        {**inputs, "parity": digest(records)},
+        section.model_dump(mode="json"),
+        ("convert", *FAMILY),
+        (*RUNNING, "compressed-tensors", "onnx", "onnx-ir"),
+        make,
+        provenance or {},
+    )
+
+
+def bench_stage(recipe: Recipe, variants: Mapping[str, tuple[Path, str]], command: str) -> Stage:
+    """`variants`, name -> folder and digest, held against the first of them."""
+    from calib_data.records import digest
+
+    records = _records(recipe.bench.data)
+
+    def make(out: Path, progress: Progress) -> Mapping[str, Any]:
+        quiet_libraries()
+        from bench.run import Variant, run
+
+        chosen = [Variant.of(name, folder) for name, (folder, _) in variants.items()]
+        run(chosen, records, recipe.bench, out, command=command, progress=progress)
+        return {}
+
+    return Stage(
+        "bench",
+        {"data": digest(records), **{name: digest for name, (_, digest) in variants.items()}},
+        recipe.bench.model_dump(mode="json"),
+        ("bench", "calib_data", *FAMILY),
+        (*RUNNING, "compressed-tensors", "scipy"),
+        make,
+        resumes=True,
+    )
+
+
+def spread(records: Sequence["Record"], count: int | None) -> list["Record"]:
+    """`count` records, evenly spaced over the tasks and over the records of each; all, in order, when it is None.
+
+    Raises `InputError` when there are fewer.
+    """
+    if count is None:
+        return list(records)
+    if count > len(records):
+        raise InputError(f"{count} records are asked for, the data set has {len(records)}: ask for fewer, or for null")
+    by_task = sorted(records, key=lambda record: record.task)
+    return [by_task[(2 * index + 1) * len(by_task) // (2 * count)] for index in range(count)]
+
+
+def _records(data: str) -> list["Record"]:
+    from calib_data.load import load_records
+
+    return load_records(data)
+
+
+def _made(done: Done) -> dict[str, Any]:
+    """What a manifest says, but for its files: their digests are in what was made of them."""
+    return {name: value for name, value in done.manifest.items() if name not in ("files", "schema_version")}

@@ -1,0 +1,233 @@
+"""Says before any work what a recipe would build, and what is wrong with it: from configs and headers, in seconds."""
+
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from shipvlm.errors import InputError
+from shipvlm.families.qwen3_vl.layers import decoder_groups
+from shipvlm.families.qwen3_vl.parameters import parameter_shapes
+from shipvlm.families.qwen3_vl.shape import Shape, read_shape
+from shipvlm.folder import check_folder, weight_files
+from shipvlm.recipe import Recipe
+from shipvlm.schemes import DEVICES, RUNTIMES, SCALES, Line, lookup, nearest
+from shipvlm.sizes import FLOAT_BYTES, Header, decoder_linears, ignored, quantized_bytes, read_headers, side_bytes
+
+GRAPH_RUNTIMES = ("onnxruntime", "tensorrt-rtx")
+LIBRARIES_BYTES = 600e6  # torch, transformers and onnxruntime in memory, before any model
+# Measured at the height of a stage, libraries left out, with a checkpoint of 260 million parameters in one file: in
+# multiples of its float32 bytes, calibrating or running it quantized, and converting it with parity; in multiples of
+# the bytes of its file, packing weights.
+RUN_TIMES, CONVERT_TIMES, PACK_TIMES = 1.75, 2.1, 2.6
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong, where in the recipe, and whether it stops the run."""
+
+    where: str
+    message: str
+    stops: bool = True
+
+
+@dataclass(frozen=True)
+class Step:
+    """One stage: its folder, what it makes there, bytes on disk, and the memory that it needs at its height."""
+
+    name: str
+    folder: str
+    makes: str
+    disk_bytes: int
+    memory_bytes: int
+
+
+def plan(recipe: Recipe, out: Path, records: Mapping[str, int | str | None]) -> dict[str, Any]:
+    """What `shipvlm run` would do with `recipe` and `out`, as JSON.
+
+    `records`: for each data set that the recipe names its number of records, None where that takes reading it, or the
+    reason why it cannot be had. Sizes are computed from the headers; memory is an estimate. Problems come sorted,
+    those that stop the run first. Nothing is raised for a bad recipe, that is what is reported.
+    """
+    target = lookup(recipe.quantize.scheme, recipe.target.runtime, recipe.target.device)
+    problems = [*_target_problems(recipe, target), *_data_problems(recipe, records)]
+    model, steps = None, []
+    try:
+        config = check_folder(recipe.model.path)
+        if "quantization_config" in config:
+            raise InputError(f"{recipe.model.path}: is quantized already; start from its 16- or 32-bit original")
+        shape, headers = read_shape(config), read_headers(recipe.model.path)
+        _check_tensors(recipe.model.path, shape, headers)
+    except InputError as error:
+        problems.append(Problem("model.path", str(error)))
+    else:
+        problems += _layer_problems(recipe, shape, headers)
+        layers = _quantized_layers(recipe, headers)
+        steps = _steps(recipe, headers, layers)
+        model = _describe(recipe, shape, headers, layers)
+        problems += _machine_problems(steps, out)
+    return {
+        "schema_version": 1,
+        "recipe": recipe.model_dump(mode="json"),
+        "out": str(out),
+        "model": model,
+        "stages": [asdict(step) for step in steps],
+        "target": {**asdict(target), "devices": [recipe.target.device]},
+        "loads_in": [
+            {"runtime": runtime, "device": device, "verdict": line.verdict, "reason": line.reason}
+            for runtime in RUNTIMES
+            for device in DEVICES
+            for line in [lookup(recipe.quantize.scheme, runtime, device)]
+        ],
+        "problems": [asdict(problem) for problem in sorted(problems, key=lambda problem: not problem.stops)],
+    }
+
+
+def _target_problems(recipe: Recipe, line: Line) -> list[Problem]:
+    scheme, runtime, device = recipe.quantize.scheme, recipe.target.runtime, recipe.target.device
+    problems = []
+    if line.verdict in ("slow", "refused"):
+        better = nearest(scheme, runtime, device)
+        advice = f"take {better.scheme} on {better.runtime}" if better else "choose another device"
+        problems.append(
+            Problem("quantize.scheme", f"{scheme} is {line.verdict} on {runtime}, {device}: {line.reason}; {advice}")
+        )
+    if line.verdict == "unmeasured":
+        problems.append(Problem("target", f"{scheme} on {runtime}, {device}: {line.reason}", stops=False))
+    if recipe.convert is None and runtime in GRAPH_RUNTIMES:
+        problems.append(Problem("convert", f"{runtime} loads ONNX graphs; leave out convert: null"))
+    if recipe.convert and runtime not in GRAPH_RUNTIMES:
+        problems.append(Problem("convert", f"{runtime} loads checkpoints, no ONNX graphs; write convert: null"))
+    if not SCALES[scheme].activations:
+        unused = f"{scheme} quantizes weights only: calibration and observer are not used"
+        problems.append(Problem("calibration", unused, stops=False))
+    return problems
+
+
+def _data_problems(recipe: Recipe, records: Mapping[str, int | str | None]) -> list[Problem]:
+    needs = {"bench.data": (recipe.bench.data, 1)}
+    if recipe.convert:
+        parity = recipe.convert.parity
+        needs["convert.parity.data"] = (parity.data, max(parity.items, parity.answers))
+    if SCALES[recipe.quantize.scheme].activations:
+        needs["calibration.data"] = (recipe.calibration.data, recipe.calibration.samples or 1)
+    problems = []
+    for where, (data, count) in needs.items():
+        found = records[data]
+        if isinstance(found, str):
+            problems.append(Problem(where, found))
+        elif found is None:
+            problems.append(Problem(where, f"{data}: its records are counted when it is read", stops=False))
+        elif found < count:
+            problems.append(Problem(where, f"{data}: it has {found} records, {count} are asked for"))
+    return problems
+
+
+def _check_tensors(folder: Path, shape: Shape, headers: Mapping[str, Header]) -> None:
+    wanted = parameter_shapes(shape)
+    wrong = sorted(set(wanted) ^ set(headers)) or [name for name in wanted if headers[name].shape != wanted[name]]
+    if wrong:
+        raise InputError(
+            f"{folder}: {len(wrong)} tensors are not those of its config.json, first {', '.join(wrong[:3])}; "
+            "fetch the checkpoint again"
+        )
+    other = sorted({header.dtype for header in headers.values()} - set(FLOAT_BYTES))
+    if other:
+        raise InputError(f"{folder}: has tensors of type {', '.join(other)}; start from 16- or 32-bit floats")
+
+
+def _quantized_layers(recipe: Recipe, headers: Mapping[str, Header]) -> dict[str, Header]:
+    linears = decoder_linears(headers)
+    try:
+        left = {name for names in ignored(linears, recipe.quantize.ignore).values() for name in names}
+    except InputError:
+        left = set()  # reported as a problem of its own
+    return {name: header for name, header in linears.items() if name not in left}
+
+
+def _layer_problems(recipe: Recipe, shape: Shape, headers: Mapping[str, Header]) -> list[Problem]:
+    where, group = "quantize.ignore", SCALES[recipe.quantize.scheme].group
+    try:
+        found = ignored(decoder_linears(headers), recipe.quantize.ignore)
+    except InputError as error:
+        return [Problem(where, str(error))]
+    problems = [
+        Problem(
+            where, f"{pattern} is the name of no Linear of the decoder, such as {next(iter(decoder_linears(headers)))}"
+        )
+        for pattern, names in found.items()
+        if not names
+    ]
+    layers = _quantized_layers(recipe, headers)
+    if not layers:
+        problems.append(Problem(where, "nothing is left to quantize"))
+    if split := _split_groups(layers, shape.text.layers):
+        message = f"{', '.join(split)} read one tensor, so all of them are quantized or none; ignore all"
+        problems.append(Problem(where, message))
+    if group:
+        odd = [f"{name} ({header.shape[1]})" for name, header in layers.items() if header.shape[1] % group]
+        if odd:
+            more = f" and {len(odd) - 1} more layers" if len(odd) > 1 else ""
+            message = f"groups of {group} columns do not divide the width of {odd[0]}{more}; take w8a16"
+            problems.append(Problem("quantize.scheme", message))
+    return problems
+
+
+def _split_groups(layers: Mapping[str, Header], decoder_layers: int) -> tuple[str, ...] | None:
+    """The first Linears with one input of which some are quantized and some are not."""
+    groups = decoder_groups(decoder_layers)
+    return next((group for group in groups if len({name in layers for name in group}) == 2), None)
+
+
+def _steps(recipe: Recipe, headers: Mapping[str, Header], layers: Mapping[str, Header]) -> list[Step]:
+    scheme, side = recipe.quantize.scheme, side_bytes(recipe.model.path)
+    whole = sum(header.values * FLOAT_BYTES[header.dtype] for header in headers.values()) + side
+    small = quantized_bytes(headers, layers, SCALES[scheme]) + side
+    floats = 4 * sum(header.values for header in headers.values())
+    largest = max(path.stat().st_size for path in weight_files(recipe.model.path))
+    run, convert, pack = (
+        round(LIBRARIES_BYTES + height) for height in (RUN_TIMES * floats, CONVERT_TIMES * floats, PACK_TIMES * largest)
+    )
+    steps = [Step("quantize", "quantized", f"checkpoint, {scheme}", small, run if SCALES[scheme].activations else pack)]
+    if recipe.convert:
+        precision = recipe.convert.precision
+        steps.append(Step("baseline", "onnx-baseline", f"graphs of the original, {precision}", whole, convert))
+        steps.append(Step("convert", "artifact", f"graphs, {scheme} {precision}", small, convert))
+    return [*steps, Step("bench", "report", "report", 0, run)]
+
+
+def _describe(
+    recipe: Recipe, shape: Shape, headers: Mapping[str, Header], layers: Mapping[str, Header]
+) -> dict[str, Any]:
+    text = shape.text
+    return {
+        "parameters": sum(header.values for header in headers.values()),
+        "stored_bytes": sum(header.values * FLOAT_BYTES[header.dtype] for header in headers.values()),
+        "types": sorted({header.dtype for header in headers.values()}),
+        "decoder_layers": text.layers,
+        "deepstack_levels": len(shape.vision.deepstack),
+        "quantized_linears": len(layers),
+        "quantized_share": sum(header.values for header in layers.values()) / sum(h.values for h in headers.values()),
+        # Of the graphs, which keep it in the type that they compute in.
+        "kv_cache_bytes_a_token": 2
+        * text.layers
+        * text.kv_heads
+        * text.head_dim
+        * (2 if recipe.convert is None or recipe.convert.precision == "fp16" else 4),
+    }
+
+
+def _machine_problems(steps: list[Step], out: Path) -> list[Problem]:
+    there = next(folder for folder in [out.absolute(), *out.absolute().parents] if folder.exists())
+    free, needed = shutil.disk_usage(there).free, sum(step.disk_bytes for step in steps)
+    problems = []
+    if needed > free:
+        problems.append(Problem("-o", f"{there}: {needed / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free"))
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    height = max(step.memory_bytes for step in steps)
+    if height > memory:
+        message = f"about {height / 1e9:.0f} GB of memory are needed, this machine has {memory / 1e9:.0f} GB"
+        problems.append(Problem("model.path", message, stops=False))
+    return problems

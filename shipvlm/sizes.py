@@ -1,0 +1,89 @@
+"""What a checkpoint holds and what a scheme makes of it, in bytes: from the headers of the files, no tensor is read."""
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+from shipvlm.errors import InputError
+from shipvlm.families.qwen3_vl.layers import DECODER_LAYERS
+from shipvlm.folder import SIDE_FILES, weight_files
+from shipvlm.schemes import Scale
+
+FLOAT_BYTES = {"F32": 4, "F16": 2, "BF16": 2}
+
+
+@dataclass(frozen=True)
+class Header:
+    """Shape and stored type (safetensors' name of it) of one tensor."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+    @property
+    def values(self) -> int:
+        return math.prod(self.shape)
+
+
+def read_headers(folder: Path) -> dict[str, Header]:
+    """The tensors of a checkpoint by name. Raises `InputError` for a file that is no safetensors."""
+    headers = {}
+    for path in weight_files(folder):
+        try:
+            with safe_open(path, "numpy") as file:
+                for name in file.keys():  # noqa: SIM118  (not a dict)
+                    part = file.get_slice(name)
+                    headers[name] = Header(tuple(part.get_shape()), part.get_dtype())
+        except (OSError, SafetensorError) as error:
+            raise InputError(f"{path}: not readable as safetensors ({error}); fetch it again") from error
+    return headers
+
+
+def decoder_linears(headers: Mapping[str, Header]) -> dict[str, Header]:
+    """The Linears of the text decoder, by name without `.weight`: what every scheme quantizes."""
+    return {
+        name.removesuffix(".weight"): header
+        for name, header in headers.items()
+        if name.startswith(DECODER_LAYERS) and name.endswith(".weight") and len(header.shape) == 2
+    }
+
+
+def ignored(layers: Iterable[str], patterns: Iterable[str]) -> dict[str, list[str]]:
+    """The layers that each pattern leaves unquantized: a pattern is a name, or `re:` and a regular expression.
+
+    Raises `InputError` for what is no regular expression.
+    """
+    names, found = list(layers), {}
+    for pattern in patterns:
+        if not pattern.startswith("re:"):
+            found[pattern] = [name for name in names if name == pattern]
+            continue
+        try:
+            found[pattern] = [name for name in names if re.match(pattern[3:], name)]
+        except re.error as error:
+            raise InputError(f"{pattern} is no regular expression: {error}") from error
+    return found
+
+
+def quantized_bytes(headers: Mapping[str, Header], layers: Iterable[str], scale: Scale) -> int:
+    """Bytes of the weights when `layers` are stored as `scale` says, the others as they are."""
+    chosen = {f"{layer}.weight" for layer in layers}
+    return sum(
+        _integer_bytes(header, scale) if name in chosen else header.values * FLOAT_BYTES[header.dtype]
+        for name, header in headers.items()
+    )
+
+
+def side_bytes(folder: Path) -> int:
+    """Bytes of the files that are copied along with every checkpoint and graph set."""
+    return sum((folder / name).stat().st_size for name in SIDE_FILES if (folder / name).is_file())
+
+
+def _integer_bytes(header: Header, scale: Scale) -> int:
+    """The integers of a Linear [rows, columns], packed into whole int32 words, and its scales in the weights' type."""
+    rows, columns = header.shape
+    scales = rows * (math.ceil(columns / scale.group) if scale.group else 1)
+    return rows * math.ceil(columns * scale.bits / 32) * 4 + scales * FLOAT_BYTES[header.dtype]

@@ -1,0 +1,187 @@
+"""The plan: sizes as they then are on disk, and problems seen before any work."""
+
+import json
+import shutil
+import struct
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from calib_data.load import load_records
+from quantize.stage import run as run_quantize
+from shipvlm import plan as plan_module
+from shipvlm.plan import plan
+from shipvlm.recipe_file import make_recipe
+from shipvlm.sizes import decoder_linears, ignored, read_headers
+
+COUNTS: dict[str, int | str | None] = {"calibration": 512, "evaluation": 1600}
+
+
+def planned(model: Path, *settings: str, counts: dict[str, int | str | None] = COUNTS) -> dict[str, Any]:
+    recipe = make_recipe({"name": "test", "model": {"path": str(model)}}, settings)
+    return plan(recipe, Path("build/test"), counts)
+
+
+def problems(found: dict[str, Any], stops: bool = True) -> str:
+    return "\n".join(f"{p['where']}: {p['message']}" for p in found["problems"] if p["stops"] is stops)
+
+
+def test_a_sound_recipe_has_no_problem(tiny_checkpoint: Path) -> None:
+    found = planned(tiny_checkpoint)
+    assert problems(found) == ""
+    assert [stage["name"] for stage in found["stages"]] == ["quantize", "baseline", "convert", "bench"]
+    assert [stage["folder"] for stage in found["stages"]] == ["quantized", "onnx-baseline", "artifact", "report"]
+    assert found["target"]["verdict"] == "fast"
+    assert json.loads(json.dumps(found)) == found
+
+
+def test_the_model_is_described_as_transformers_loads_it(tiny_checkpoint: Path) -> None:
+    from transformers import Qwen3VLForConditionalGeneration
+
+    model = Qwen3VLForConditionalGeneration.from_pretrained(tiny_checkpoint)
+    found = planned(tiny_checkpoint)["model"]
+    assert found["parameters"] == model.num_parameters()
+    assert found["decoder_layers"] == 3
+    assert found["deepstack_levels"] == 2
+    assert found["quantized_linears"] == 3 * 7
+    linears = [
+        module.weight.numel()
+        for name, module in model.named_modules()
+        if "language_model.layers" in name and hasattr(module, "weight") and module.weight.ndim == 2
+    ]
+    assert found["quantized_share"] == pytest.approx(sum(linears) / model.num_parameters())
+    assert found["kv_cache_bytes_a_token"] == 2 * 3 * 2 * 16 * 4
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["quantize.scheme=w8a16"],
+        ["quantize.observer=minmax"],
+        ["quantize.observer=mse", "quantize.ignore=['re:.*mlp']"],
+    ],
+)
+def test_the_quantized_checkpoint_is_as_large_as_planned(
+    tiny_checkpoint: Path, tmp_path: Path, settings: list[str]
+) -> None:
+    recipe = make_recipe({"name": "test", "model": {"path": str(tiny_checkpoint)}}, settings)
+    run_quantize(tiny_checkpoint, recipe.quantize, load_records("calibration")[:2], tmp_path, lambda *_: None)
+    (tmp_path / "quantize.json").unlink()  # the report of what was done grows with what was asked
+    written = sum(path.stat().st_size for path in tmp_path.iterdir())
+    headers = sum(path.stat().st_size for path in tmp_path.glob("*.index.json")) + sum(
+        struct.unpack("<Q", path.open("rb").read(8))[0] for path in tmp_path.glob("*.safetensors")
+    )
+    [stage, *_] = planned(tiny_checkpoint, *settings)["stages"]
+    assert stage["disk_bytes"] == pytest.approx(written - headers, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["target.device=hopper"], "w8a8-static is slow on onnxruntime, hopper"),
+        (["target.device=hopper"], "take w8a16 on onnxruntime"),
+        (["target.runtime=transformers"], "w8a8-static is slow on transformers, cpu"),
+        (["target.runtime=vllm"], "runs on NVIDIA GPUs only; take w8a8-static on onnxruntime"),
+        (["target={runtime: tensorrt-rtx, device: hopper}"], "w8a8-static is refused on tensorrt-rtx, hopper"),
+        (["target={runtime: vllm, device: ada}"], "vllm loads checkpoints, no ONNX graphs; write convert: null"),
+        (["convert=null"], "onnxruntime loads ONNX graphs; leave out convert: null"),
+        (
+            ["quantize.scheme=w4a16", "target={runtime: vllm, device: ada}", "convert=null"],
+            "groups of 128 columns do not divide the width of model.language_model.layers.0.mlp.gate_proj (64) "
+            "and 17 more layers; take w8a16",
+        ),
+        (["quantize.ignore=[nothing]"], "nothing is the name of no Linear"),
+        (["quantize.ignore=['re:(']"], "( is no regular expression"),
+        (["quantize.ignore=['re:.*']"], "nothing is left to quantize"),
+        (
+            ["quantize.ignore=['re:.*v_proj']"],
+            "0.self_attn.k_proj, model.language_model.layers.0.self_attn.v_proj read one tensor",
+        ),
+        (["calibration.samples=513"], "calibration: it has 512 records, 513 are asked for"),
+        (["convert.parity.items=1601"], "evaluation: it has 1600 records, 1601 are asked for"),
+        (["model.path=nowhere"], "nowhere: no such folder"),
+    ],
+)
+def test_a_problem_is_seen(tiny_checkpoint: Path, settings: list[str], message: str) -> None:
+    assert message in problems(planned(tiny_checkpoint, *settings))
+
+
+def test_data_that_cannot_be_had_is_a_problem_and_data_unread_a_note(tiny_checkpoint: Path) -> None:
+    found = planned(tiny_checkpoint, counts={"calibration": "calibration: it has no pictures", "evaluation": None})
+    assert problems(found) == "calibration.data: calibration: it has no pictures"
+    assert "bench.data: evaluation: its records are counted when it is read" in problems(found, stops=False)
+
+
+def test_weight_only_schemes_need_no_calibration_and_say_so(tiny_checkpoint: Path) -> None:
+    settings = ["quantize.scheme=w8a16", "target={runtime: vllm, device: ada}", "convert=null"]
+    found = planned(tiny_checkpoint, *settings, counts={"calibration": "no such file", "evaluation": 4})
+    assert problems(found) == ""
+    assert "calibration and observer are not used" in problems(found, stops=False)
+    assert [stage["name"] for stage in found["stages"]] == ["quantize", "bench"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda config: config.update(quantization_config={}), "is quantized already"),
+        (lambda config: config["text_config"].update(attention_bias=True), "attention_bias"),
+        (
+            lambda config: config["text_config"].update(num_hidden_layers=4),
+            "11 tensors are not those of its config.json",
+        ),
+        (lambda config: config["text_config"].update(intermediate_size=96), "9 tensors are not those of its config"),
+        (lambda config: config.update(model_type="llava"), "model_type is 'llava'"),
+    ],
+)
+def test_a_checkpoint_that_does_not_fit_is_a_problem(
+    tiny_checkpoint: Path, tmp_path: Path, change, message: str
+) -> None:
+    shutil.copytree(tiny_checkpoint, tmp_path / "odd")
+    config = json.loads((tiny_checkpoint / "config.json").read_text())
+    change(config)
+    (tmp_path / "odd" / "config.json").write_text(json.dumps(config))
+    found = planned(tmp_path / "odd")
+    assert message in problems(found)
+    assert (found["model"], found["stages"]) == (None, [])
+
+
+def test_a_broken_weights_file_is_a_problem(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_checkpoint, tmp_path / "cut")
+    content = (tiny_checkpoint / "model.safetensors").read_bytes()
+    (tmp_path / "cut" / "model.safetensors").write_bytes(content[:1000])
+    assert "not readable as safetensors" in problems(planned(tmp_path / "cut"))
+
+
+def test_a_disk_too_small_stops_and_memory_too_small_is_noted(tiny_checkpoint: Path, monkeypatch) -> None:
+    usage = shutil.disk_usage("/")
+    monkeypatch.setattr(plan_module.shutil, "disk_usage", lambda _: usage._replace(free=1000))
+    monkeypatch.setattr(plan_module.os, "sysconf", lambda _: 1000)
+    found = planned(tiny_checkpoint)
+    assert "GB are needed, 0.0 GB are free" in problems(found)
+    assert "of memory are needed" in problems(found, stops=False)
+
+
+def test_ignore_means_what_compressed_tensors_means(tiny_checkpoint: Path) -> None:
+    from compressed_tensors.utils import match_name
+
+    names = list(decoder_linears(read_headers(tiny_checkpoint)))
+    patterns = ["re:.*mlp.*", "re:model.language_model.layers.1.", "re:mlp", names[3], "mlp", "re:.*[qk]_proj"]
+    wanted = {pattern: [name for name in names if match_name(name, pattern)] for pattern in patterns}
+    assert ignored(names, patterns) == wanted
+
+
+def test_planning_loads_no_heavy_library() -> None:
+    script = (
+        "import sys; from shipvlm.cli import main\n"
+        "try: main(['plan', 'recipes/default.yaml', '--json'])\n"
+        "except SystemExit as stop: code = stop.code\n"
+        "heavy = {'torch', 'transformers', 'datasets', 'onnxruntime'} & set(sys.modules)\n"
+        "sys.exit(code or (f'loaded {heavy}' if heavy else 0))"
+    )
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["problems"] == []
