@@ -15,8 +15,7 @@ from safetensors import safe_open
 
 from calib_data.records import Record, digest
 from shipvlm.errors import InputError
-from shipvlm.folder import weight_files
-from shipvlm.runtime.model import GRAPHS
+from shipvlm.folder import GRAPHS, weight_files
 
 LIBRARIES = ("torch", "transformers", "compressed-tensors", "safetensors", "tokenizers", "pillow", "numpy", "scipy")
 RUNTIMES = ("onnxruntime", "onnxruntime-gpu")
@@ -46,7 +45,7 @@ def model_files(folder: Path) -> list[Path]:
     return [folder / GRAPHS, *graphs, *sorted(folder.glob("*.onnx.data"))]
 
 
-def checkpoint_digest(folder: Path) -> str:
+def model_digest(folder: Path) -> str:
     """SHA-256 over the model's own files and those that decide how it answers."""
     whole = sha256()
     for path in [*model_files(folder), *(folder / name for name in BEHAVIOUR_FILES)]:

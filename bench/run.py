@@ -16,18 +16,17 @@ from bench import observations, page, process, report, table
 from bench.environment import (
     LIBRARIES,
     RUNTIMES,
-    checkpoint_digest,
     describe_weights,
     libraries,
     machine,
+    model_digest,
     run_key,
 )
 from bench.observations import Answered, Forced, Job, Loaded, Packed, Phase
 from calib_data.records import Record, digest
 from shipvlm.errors import ExecutionError, InputError
-from shipvlm.folder import check_folder, make_folder
+from shipvlm.folder import GRAPHS, check_folder, make_folder
 from shipvlm.recipe import BenchSection
-from shipvlm.runtime.model import GRAPHS
 from shipvlm.stages import Progress, code_digest
 
 MEASURES = ("shipvlm.runtime", "shipvlm.families", "bench.worker", "bench.accuracy")  # code whose lines these are
@@ -162,7 +161,7 @@ def _describe(variant: Variant) -> dict[str, Any]:
     return {
         "runtime": variant.runtime,
         "device": variant.device,
-        "digest": checkpoint_digest(variant.folder),
+        "digest": model_digest(variant.folder),
         "weights": describe_weights(variant.folder),
     }
 

@@ -1,6 +1,5 @@
 """What is asked of both engines: real records, and out of them the prompts that engines get wrong."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -25,8 +24,8 @@ def make_cases(records: Sequence[Record], items: int) -> tuple[list[Case], list[
     """The cases of every rung, and those for which only answers are compared.
 
     First `items` of the records, evenly spaced, each alone; two pictures of different sizes in one prompt; a prompt
-    without a picture; and a batch of unequal lengths made of these. Second the other records, in batches that are
-    each from all over them.
+    without a picture; and a batch of unequal lengths made of these. Second the other records in batches, those with
+    the longest reference answers first: they give the most tokens for one picture.
     Raises `InputError` when there is no record, or a picture cannot be read.
     """
     if not records:
@@ -43,9 +42,10 @@ def make_cases(records: Sequence[Record], items: int) -> tuple[list[Case], list[
         Case("no picture", (none,)),
         Case("batch of unequal lengths", (two, none, single[0])),
     ]
-    batches = math.ceil(len(others) / AT_ONCE)
+    others.sort(key=lambda record: -len(record.answers[0]))
     return cases, [
-        Case(f"answers {batch}", tuple(_ask(record) for record in others[batch::batches])) for batch in range(batches)
+        Case(f"answers from {start}", tuple(_ask(record) for record in others[start : start + AT_ONCE]))
+        for start in range(0, len(others), AT_ONCE)
     ]
 
 

@@ -1,7 +1,7 @@
 """Runs the two engines over the same cases, and compares what they say, case by case."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -12,14 +12,25 @@ from convert.ladder import ANSWERS, DECODE, KEYS, LEVEL, PREFILL, VALUES, VISION
 from convert.measures import Rows, compare, compare_logits, joined, root_mean_square, summary
 from shipvlm.errors import ExecutionError
 from shipvlm.runtime.generate import generate
+from shipvlm.runtime.inputs import Request
 from shipvlm.runtime.model import Features, Model
-from shipvlm.runtime.probe import Trace, trace
+from shipvlm.runtime.probe import Trace, forced_logits, trace
 from shipvlm.runtime.sampling import Sampling
 from shipvlm.stages import Progress
 
 # Relative. About a hundred times what two engines differ by in FP32, so that in every prompt some activation goes to
 # the integer on the other side, as it does sooner or later anyway; more than that changes the numbers hardly more.
 JITTER = 1e-4
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A greedy answer, its end token included, and the logits that chose its tokens, float32 [tokens, vocabulary]."""
+
+    request: Request
+    token_ids: list[int]
+    logits: np.ndarray
+
 
 Measured = dict[str, dict[str, Rows]]  # of each rung, in order, its rows by the name of the case
 
@@ -33,19 +44,21 @@ def record_traces(model: Model, cases: Sequence[Case], length: int, progress: Pr
     return traces
 
 
-def record_answers(model: Model, cases: Sequence[Case], length: int, needed: int, progress: Progress) -> list[Trace]:
-    """Only what `model` answers and with which logits, case after case until these have `needed` answer tokens."""
-    traces: list[Trace] = []
+def record_answers(model: Model, cases: Sequence[Case], length: int, needed: int, progress: Progress) -> list[Answer]:
+    """What `model` answers, case after case until these have `needed` answer tokens."""
+    answers: list[Answer] = []
     found = 0
     for case in cases:
         if found >= needed:
             break
         progress("parity: answers", found, needed)
-        whole = trace(model, case.requests, length)
-        last = tuple(prompt[-1:].copy() for prompt in whole.prefill)
-        traces.append(replace(whole, prefill=last, cache=[], features=None))
-        found += sum(answer_lengths(whole, model.end_ids))
-    return traces
+        taken = trace(model, case.requests, length)
+        lengths = answer_lengths(taken, model.end_ids)
+        for row, (request, tokens) in enumerate(zip(case.requests, lengths, strict=True)):
+            ids = taken.tokens[row, :tokens].tolist()
+            answers.append(Answer(request, ids, _answer_logits(taken, row, tokens)))
+        found += sum(lengths)
+    return answers
 
 
 def compare_engines(
@@ -75,15 +88,12 @@ def rounding_noise(model: Model, cases: Sequence[Case], traces: Sequence[Trace],
     return compare_engines(model, cases, traces, "parity: rounding noise", progress, partial(_jittered, model))
 
 
-def compare_answers(
-    model: Model, cases: Sequence[Case], traces: Sequence[Trace], progress: Progress
-) -> dict[str, Rows]:
-    """Force `model` along the words of `record_answers`: the rows of the answer tokens by the name of the case."""
-    rows = {}
-    for done, (case, left) in enumerate(zip(cases, traces, strict=True)):
-        progress("parity: answers of the graphs", done, len(cases))
-        right = trace(model, case.requests, left.tokens.tolist())
-        rows[case.name] = _answer_rows(left, right, answer_lengths(left, model.end_ids))
+def compare_answers(model: Model, answers: Sequence[Answer], progress: Progress) -> list[Rows]:
+    """Compare the logits of `model` with those that chose the tokens of `answers`, prompt and answer read at once."""
+    rows = []
+    for done, each in enumerate(answers):
+        progress("parity: answers of the graphs", done, len(answers))
+        rows.append(compare_logits(each.logits, forced_logits(model, each.request, each.token_ids)))
     return rows
 
 
@@ -132,17 +142,6 @@ def answer_lengths(taken: Trace, end_ids: Sequence[int]) -> list[int]:
     return np.where(ends.any(1), ends.argmax(1) + 1, taken.tokens.shape[1]).tolist()
 
 
-def _answer_rows(left: Trace, right: Trace, lengths: Sequence[int]) -> Rows:
-    """The logits that predict the first tokens of each row, as many as `lengths` says."""
-    sides = [
-        np.concatenate(
-            [part for row, n in enumerate(lengths) for part in (side.prefill[row][-1:], side.decode[: n - 1, row])]
-        )
-        for side in (left, right)
-    ]
-    return compare_logits(*sides)
-
-
 def _rungs(left: Trace, right: Trace, end_ids: Sequence[int]) -> dict[str, Rows]:
     rungs: dict[str, Rows] = {}
     if left.features and right.features:
@@ -158,6 +157,19 @@ def _rungs(left: Trace, right: Trace, end_ids: Sequence[int]) -> dict[str, Rows]
             rungs[f"{name} {layer}"] = joined(parts)
     rungs[ANSWERS] = _answer_rows(left, right, answer_lengths(left, end_ids))
     return rungs
+
+
+def _answer_rows(left: Trace, right: Trace, lengths: Sequence[int]) -> Rows:
+    """Compare the logits that predict the first tokens of each row, as many as `lengths` says."""
+    sides = (
+        np.concatenate([_answer_logits(side, row, tokens) for row, tokens in enumerate(lengths)])
+        for side in (left, right)
+    )
+    return compare_logits(*sides)
+
+
+def _answer_logits(taken: Trace, row: int, tokens: int) -> np.ndarray:
+    return np.concatenate([taken.prefill[row][-1:], taken.decode[: tokens - 1, row]])
 
 
 def _jittered(model: Model, features: Features) -> Features:

@@ -15,10 +15,9 @@ from convert.tensors import checkpoint_tensors
 from convert.vision import build_vision
 from shipvlm.errors import ExecutionError, InputError
 from shipvlm.families.qwen3_vl.shape import Shape, read_shape
-from shipvlm.folder import MODEL_TYPE, check_folder, copy_side_files, make_folder
+from shipvlm.folder import GRAPHS, MODEL_TYPE, check_folder, copy_side_files, make_folder
 from shipvlm.stages import Progress
 
-GRAPHS = "graphs.json"
 BUILDERS = {"vision": build_vision, "decoder": build_decoder}
 
 

@@ -44,8 +44,6 @@ HINTS = {
     LEVEL: "look at its merger and the layer that it is taken after; are levels exchanged?",
     ABLATION: "the decoder graph does not read that level, or the checkpoint's own features are nothing",
     DECODE: "prompts are read right: look at the positions after them, and where a step writes its keys and values",
-    KEYS: "the logits hold all the same: look at rotation, and at what is written to the cache",
-    VALUES: "the logits hold all the same: look at what is written to the cache",
     GREEDY: "the logits hold: look at the loop that makes answers, and for a tie between two tokens",
     ANSWERS: "the graphs choose other words than the checkpoint",
 }
@@ -62,7 +60,8 @@ class ParityError(GateError):
 def numbers_rung(
     name: str, parts: Mapping[str, Rows], noise: Mapping[str, Rows], kind: Kind, section: ParitySection
 ) -> dict[str, Any]:
-    """A rung of vectors or logits. `parts` are its rows by case; `noise` those of the checkpoint against itself."""
+    """A rung of vectors or logits. `parts` are its rows by case; `noise` those of the checkpoint against itself, in
+    some of the cases."""
     rows = joined(list(parts.values()))
     worst = max(parts, key=lambda case: np.nan_to_num(parts[case]["error"], nan=np.inf).max())
     rung: dict[str, Any] = {"rung": name, **summary(rows), "worst": worst}
@@ -75,7 +74,7 @@ def numbers_rung(
     passed = bool(rows["cosine"].min() >= section.cosine_min and rows["error"].max() <= largest)
     if gate == "noise":
         own = root_mean_square(joined(list(noise.values()))["error"])
-        found = root_mean_square(rows["error"])
+        found = root_mean_square(joined([parts[case] for case in noise])["error"])
         rung |= {"noise_rms_error": rounded(own), "noise_ratio": rounded(found / own) if own else None}
         limits["noise_ratio"] = section.noise_max
         passed = passed or found <= section.noise_max * own
@@ -134,7 +133,7 @@ def broken(rungs: Sequence[Mapping[str, Any]]) -> str | None:
     if failed is None:
         return None
     name = failed["rung"]
-    hint = _cache_hint(rungs) if name == PREFILL else HINTS[_rung_kind(name)]
+    hint = _cache_hint(rungs) if _rung_kind(name) in (PREFILL, KEYS, VALUES) else HINTS[_rung_kind(name)]
     return f"parity breaks first at {name}: {_what_failed(failed)}; {hint}"
 
 

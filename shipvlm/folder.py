@@ -43,6 +43,7 @@ REFUSED_KEYS = {
     "configuration_files",
 }
 WEIGHTS = "model.safetensors"
+GRAPHS = "graphs.json"  # a folder with this file is a graph set
 WEIGHTS_INDEX = "model.safetensors.index.json"
 
 

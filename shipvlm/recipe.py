@@ -50,7 +50,7 @@ class QuantizeSection(Section):
     """Which numbers become integers, and how their scales are found."""
 
     scheme: Scheme = "w8a8-static"
-    observer: Observer = "percentile"  # how an activation's range becomes a scale; weight-only schemes have no use for it
+    observer: Observer = "percentile"  # how an activation's range becomes a scale; weight-only schemes need none
     percentile: Annotated[float, Field(gt=50, le=100)] = 99.99  # of |activation|, for observer percentile
     ignore: tuple[Text, ...] = ()  # layers left as they are, beyond those of the family: names, or re:PATTERN
 
@@ -64,7 +64,7 @@ class ParitySection(Section):
     cosine_min: Share = 0.99999  # FP32 rungs; their greedy tokens must be equal too
     answers: Positive = 64  # quantized or FP16 graphs: records whose answers may be compared until top-1 is decided
     top1_min: Share = 0.995  # and the share of their tokens that must be the same
-    noise_max: Annotated[float, Field(ge=1)] = 2.0  # quantized graphs: see convert.parity
+    noise_max: Annotated[float, Field(ge=1)] = 1.5  # quantized graphs: see convert.parity
 
 
 class ConvertSection(Section):

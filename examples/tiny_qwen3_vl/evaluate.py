@@ -22,11 +22,11 @@ from transformers.utils import logging
 from bench import accuracy
 from bench.accuracy import BATCH_SIZE, MAX_NEW_TOKENS, ItemResult, progress_bar
 from bench.environment import (
-    checkpoint_digest,
     describe_data,
     describe_weights,
     libraries,
     machine,
+    model_digest,
     run_key,
 )
 from bench.fidelity import measure
@@ -65,11 +65,11 @@ def evaluate(
     `limit` records a task of each set (all when None), `ablation_items` records a task for the ablations.
     """
     checkpoint = load(folder)
-    model_digest = checkpoint_digest(folder)
+    identity = model_digest(folder)
     sets = {name: load_records(name) for name in ("calibration", "evaluation", "heldout")}
     used = {name: sample(sets[name], limit) for name in ("evaluation", "heldout")}
     settings = json.dumps([BATCH_SIZE, MAX_NEW_TOKENS, libraries()])
-    keys = {name: partial(run_key, model_digest, digest(sets[name]), settings) for name in used}
+    keys = {name: partial(run_key, identity, digest(sets[name]), settings) for name in used}
 
     def run(which: str, checkpoints: Mapping[str, Checkpoint], limit: int | None = None) -> dict[str, list[ItemResult]]:
         runs = {name: keys[which](name) for name in checkpoints}
@@ -83,13 +83,13 @@ def evaluate(
     removed = {BASELINE: checkpoint, **{name: change(checkpoint) for name, change in ABLATIONS.items()}}
     ablated = run("evaluation", removed, ablation_items)
     unseen = run("heldout", {BASELINE: checkpoint})
-    public = easy_vqa_test(checkpoint, build, partial(run_key, model_digest, settings), limit) if easy_vqa else None
+    public = easy_vqa_test(checkpoint, build, partial(run_key, identity, settings), limit) if easy_vqa else None
     rows = {name: summarise(items, rounded[BASELINE]) for name, items in rounded.items()}
     results = {
         "schema_version": 1,
         "limit": limit,
         "checkpoint": {
-            "digest": model_digest,
+            "digest": identity,
             "parameters": sum(parameter.numel() for parameter in checkpoint.model.parameters()),
             "weights": describe_weights(folder),
         },

@@ -76,9 +76,9 @@ def open_picture(path: Path) -> "Image":
 def check_model(folder: Path) -> None:
     """Refuse what is neither a checkpoint nor a graph set, and what is not what shipvlm built, before slow imports."""
     from shipvlm.artifact import MANIFEST, verify
-    from shipvlm.folder import check_folder, check_side_files
+    from shipvlm.folder import GRAPHS, check_folder, check_side_files
 
-    if (folder / "graphs.json").is_file():
+    if (folder / GRAPHS).is_file():
         check_side_files(folder)
     else:
         check_folder(folder)

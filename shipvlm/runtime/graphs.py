@@ -13,10 +13,10 @@ from shipvlm.errors import InputError
 from shipvlm.families.qwen3_vl.grid import image_tokens, vision_tables
 from shipvlm.families.qwen3_vl.processor import PictureProcessor, load_processor
 from shipvlm.families.qwen3_vl.shape import Shape, read_shape
-from shipvlm.folder import MODEL_TYPE, check_side_files
+from shipvlm.folder import GRAPHS, MODEL_TYPE, check_side_files
 from shipvlm.runtime.decoder import GraphDecoder, GraphDecoding, deepstack_names, input_names
 from shipvlm.runtime.inputs import Batch, generation_settings
-from shipvlm.runtime.model import GRAPHS, Device, Features
+from shipvlm.runtime.model import Device, Features
 from shipvlm.runtime.session import open_session, to_device
 
 SCHEMA_VERSION = 1

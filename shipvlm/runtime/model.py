@@ -9,9 +9,9 @@ import numpy as np
 
 from shipvlm.errors import InputError
 from shipvlm.families.qwen3_vl.processor import PictureProcessor
+from shipvlm.folder import GRAPHS
 from shipvlm.runtime.inputs import Batch
 
-GRAPHS = "graphs.json"  # a folder with this file is a graph set
 Device = Literal["cpu", "cuda"]
 Dtype = Literal["float32", "float16", "bfloat16"]
 

@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from bench import pairs, report
-from bench.environment import checkpoint_digest, describe_weights, model_files
+from bench.environment import describe_weights, model_digest, model_files
 from bench.observations import Answered
 from bench.report import build, sample, verdict
 from calib_data.scoring import score
@@ -181,11 +181,11 @@ def test_a_graph_set_is_its_graphs_and_their_data(tiny_checkpoint, tmp_path):
     for name in ("vision.onnx", "decoder.onnx", "decoder.onnx.data"):
         (folder / name).write_bytes(b"1234")
     assert describe_weights(folder) == {"bytes": 12 + 46, "precision": "fp32", "scheme": "w8a8-static"}
-    before = checkpoint_digest(folder)
+    before = model_digest(folder)
     (folder / "model.safetensors").unlink()
-    assert checkpoint_digest(folder) == before
+    assert model_digest(folder) == before
     (folder / "decoder.onnx.data").write_bytes(b"1235")
-    assert checkpoint_digest(folder) != before
+    assert model_digest(folder) != before
 
 
 def test_a_sample_is_spread_evenly_over_each_task():
@@ -199,20 +199,20 @@ def test_a_sample_is_spread_evenly_over_each_task():
 
 
 def test_the_digest_sees_a_changed_weight_and_a_changed_template(tiny_checkpoint, tmp_path):
-    before = checkpoint_digest(tiny_checkpoint)
+    before = model_digest(tiny_checkpoint)
     for name in ("model.safetensors", "chat_template.jinja", "preprocessor_config.json"):
         copy = tmp_path / name.replace(".", "-")
         shutil.copytree(tiny_checkpoint, copy)
-        assert checkpoint_digest(copy) == before
+        assert model_digest(copy) == before
         changed = bytearray((copy / name).read_bytes())
         changed[-1] ^= 1
         (copy / name).write_bytes(changed)
-        assert checkpoint_digest(copy) != before
+        assert model_digest(copy) != before
 
 
 def test_the_digest_sees_a_processor_config(tiny_checkpoint, tmp_path):
     copy = shutil.copytree(tiny_checkpoint, tmp_path / "copy")
     (copy / "processor_config.json").write_text("{}")
-    first = checkpoint_digest(copy)
+    first = model_digest(copy)
     (copy / "processor_config.json").write_text('{"image_processor": {}}')
-    assert len({checkpoint_digest(tiny_checkpoint), first, checkpoint_digest(copy)}) == 3
+    assert len({model_digest(tiny_checkpoint), first, model_digest(copy)}) == 3

@@ -39,7 +39,7 @@ def scale_output(name: str, factor: float) -> Edit:
     def edit(graph: GraphProto) -> None:
         [node] = [each for each in graph.node if name in each.output]
         node.output[0] = f"{name} before"
-        graph.initializer.append(numpy_helper.from_array(np.float32(factor), f"{name} factor"))
+        graph.initializer.append(numpy_helper.from_array(np.array(factor, np.float32), f"{name} factor"))
         graph.node.append(helper.make_node("Mul", [f"{name} before", f"{name} factor"], [name]))
 
     return edit

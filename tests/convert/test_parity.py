@@ -154,7 +154,7 @@ def wrong_theta(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.usefixtures("wrong_theta")
 def test_a_wrong_rope_theta(tiny_checkpoint: Path, graphs: Path) -> None:
-    with pytest.raises(ParityError, match="first at prefill logits.*keys of layer 0 differ and its values do not"):
+    with pytest.raises(ParityError, match=r"first at prefill logits.*keys of layer 0 differ and its values do not"):
         check(tiny_checkpoint, graphs)
 
 
@@ -166,7 +166,7 @@ def test_wrong_positions_after_the_prompt(tiny_checkpoint: Path, graphs: Path, m
         return positions, following + 1
 
     monkeypatch.setattr(decoder, "mrope_positions", later)
-    with pytest.raises(ParityError, match="first at decode logits.*look at the positions after them"):
+    with pytest.raises(ParityError, match=r"first at decode logits.*look at the positions after them"):
         check(tiny_checkpoint, graphs)
 
 
@@ -208,7 +208,7 @@ def test_graphs_of_another_checkpoint_are_refused(tiny_checkpoint: Path, graphs:
     other = tmp_path / "other"
     shutil.copytree(graphs, other)
     (other / "config.json").write_text((other / "config.json").read_text() + "\n")
-    with pytest.raises(InputError, match="config.json is not that of"):
+    with pytest.raises(InputError, match=r"config\.json is not that of"):
         check(tiny_checkpoint, other)
 
 

@@ -14,7 +14,7 @@ from shipvlm.recipe import ParitySection, QuantizeSection
 from tests.bench.made_records import records
 from tests.convert.faults import Edit, broken_copy, change_weight, leave_activations_alone
 
-SECTION = ParitySection(items=3, decode_steps=16)
+SECTION = ParitySection(items=3, decode_steps=16, noise_max=1.5)
 RECORDS = records(24, seed=1)
 
 
@@ -46,14 +46,14 @@ def test_clean_graphs_pass(quantized: Path, graphs: Path, tiny_checkpoint: Path)
     assert ladder["passed"]
     assert ladder["kind"] == "int8"
     assert rung(ladder, "vision features")["cosine"] >= 0.99999
-    assert rung(ladder, "prefill logits")["noise_ratio"] < 1.5
+    assert rung(ladder, "prefill logits")["noise_ratio"] < 1
     answers = rung(ladder, "answer tokens")
     assert answers["rows"] >= answers["limits"]["rows"] == 200
     assert answers["agreement"] >= 0.995
     assert "passed" not in rung(ladder, "greedy tokens")
     loss, noise = ladder["reference"]["prefill logits"], rung(ladder, "prefill logits")
     assert loss["kl_mean"] > 5 * noise["kl_mean"]
-    assert loss["rows"] == noise["rows"]
+    assert 0 < loss["rows"] < noise["rows"]  # some of the cases
 
 
 FAULTS: dict[str, tuple[Edit, str]] = {
@@ -79,11 +79,9 @@ def test_too_few_answers_do_not_pass(quantized: Path, graphs: Path) -> None:
     assert [each["rung"] for each in caught.value.ladder["rungs"] if each.get("passed") is False] == ["answer tokens"]
 
 
-@pytest.mark.parametrize("source", ["quantized", "tiny_checkpoint"])
-def test_fp16_graphs_are_judged_by_their_answers(source: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
-    checkpoint = request.getfixturevalue(source)
-    export_graphs(checkpoint, tmp_path / "graphs", "fp16")
-    ladder = check_parity(checkpoint, tmp_path / "graphs", RECORDS, SECTION, ignore)
+def test_fp16_graphs_are_judged_by_their_answers(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    export_graphs(tiny_checkpoint, tmp_path / "graphs", "fp16")
+    ladder = check_parity(tiny_checkpoint, tmp_path / "graphs", RECORDS, SECTION, ignore)
     assert ladder["kind"] == "fp16"
     judged = [each["rung"] for each in ladder["rungs"] if "passed" in each]
     assert judged == ["DeepStack ablation", "answer tokens"]
