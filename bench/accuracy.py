@@ -65,7 +65,9 @@ def evaluate(
     """Greedy answers of `checkpoint` to `records`, scored; in the order of `records`.
 
     With `log`, finished items are appended to that file and found again there by a later call with the same `run`
-    (whatever identifies model, data and settings). `request` replaces the usual picture and prompt of a record.
+    (whatever identifies model, data and settings). `records` decide who shares a batch, which can change the last bits
+    of logits: with their digest in `run`, only answers from the same batches are found. `request` replaces the usual
+    picture and prompt of a record.
     """
     done = read_log(log, run, records) if log else {}
     task = progress.add_task(log.stem if log else "evaluate", total=len(records)) if progress else None

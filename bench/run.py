@@ -29,6 +29,7 @@ from shipvlm.folder import GRAPHS, check_folder, make_folder
 from shipvlm.recipe import BenchSection
 from shipvlm.stages import Progress, code_digest
 
+PHASES: tuple[Phase, ...] = ("timing", "accuracy")
 MEASURES = ("shipvlm.runtime", "shipvlm.families", "bench.worker", "bench.accuracy")  # code whose lines these are
 Lines = list[Loaded | Answered]
 Device = Literal["cpu", "cuda"]
@@ -73,11 +74,14 @@ def run(
     timed = list({record.id: record for record in timed}.values())
     make_folder(out / "observations")  # before the work
     described = {variant.name: _describe(variant) for variant in variants}
-    keys = _keys(described, digest(records), section)
+    keys = _keys(described, {"timing": digest(records), "accuracy": digest(scored)}, section)
     logs = {name: out / "observations" / f"{name}.jsonl" for name in described}
-    measured = {name: observations.read(log, keys[name]) for name, log in logs.items()}
+    measured = {
+        name: [line for phase in PHASES for line in observations.read(log, keys[name, phase])]
+        for name, log in logs.items()
+    }
     for variant, phase, block in _turns(variants, section.blocks):
-        job = _job(variant, phase, block, keys[variant.name], scored if phase == "accuracy" else timed, section)
+        job = _job(variant, phase, block, keys[variant.name, phase], scored if phase == "accuracy" else timed, section)
         if phase == "accuracy" and variant != variants[0]:
             job = job.model_copy(update={"forced": _forced(measured[variants[0].name])})
         _measure(job, measured[variant.name], logs[variant.name], progress)
@@ -166,15 +170,22 @@ def _describe(variant: Variant) -> dict[str, Any]:
     }
 
 
-def _keys(described: Mapping[str, Mapping[str, Any]], data: str, section: BenchSection) -> dict[str, str]:
-    """A run key for each variant: all that decides its lines. How many there are (limit, repeats) does not."""
+def _keys(
+    described: Mapping[str, Mapping[str, Any]], data: Mapping[Phase, str], section: BenchSection
+) -> dict[tuple[str, Phase], str]:
+    """A run key for each variant and phase: all that decides its lines. `data` are digests, of all records for timing,
+    of exactly the scored ones for accuracy: `limit` decides who shares a batch. How often requests are timed, and how
+    many, decides no line."""
     baseline = next(iter(described.values()))["digest"]
     how_many = {"data", "limit", "latency_items", "repeats", "blocks"}
     settings = section.model_dump_json(exclude=how_many)
     made_with = json.dumps([libraries([*LIBRARIES, *RUNTIMES]), machine(), code_digest(MEASURES)])
     return {
-        name: run_key(*(entry[field] for field in ("digest", "runtime", "device")), baseline, data, settings, made_with)
+        (name, phase): run_key(
+            *(entry[field] for field in ("digest", "runtime", "device")), baseline, data[phase], settings, made_with
+        )
         for name, entry in described.items()
+        for phase in PHASES
     }
 
 

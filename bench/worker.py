@@ -60,7 +60,8 @@ def _answers(model: Model, job: Job, vram: Vram) -> Iterator[Answered]:
         missing = {record.id for record in batch if (record.id, 0) not in job.done}
         if not missing:
             continue
-        # The whole batch again: what an answer was computed beside does not depend on when the run was cut off.
+        # The whole batch again: what an answer was computed beside does not depend on when the run was cut off. Whose
+        # lines are in `done` was asked beside the same records: they are part of the run key.
         requests = [ask(record) for record in batch]
         start = perf_counter()
         answers = generate(model, requests, settings, batch_size=len(batch))

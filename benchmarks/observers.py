@@ -20,7 +20,7 @@ from quantize.calibrate import Calibration, calibrate
 from quantize.schemes import split_layers
 from quantize.stage import run
 from quantize.static import input_scales
-from quantize.write import check_tensors
+from quantize.write import stored_dtypes
 from shipvlm.families.outlier_twin import outlier_twin_folder
 from shipvlm.families.qwen3_vl.layers import decoder_groups
 from shipvlm.families.qwen3_vl.shape import read_shape
@@ -85,7 +85,7 @@ def logits(model: Checkpoint, requests: Sequence[Request], forced: Sequence[list
 
 
 def set_scales(integer: Checkpoint, seen: Calibration, section: QuantizeSection, source: Path) -> None:
-    dtypes = check_tensors(source, read_shape(check_folder(source)))
+    dtypes = stored_dtypes(source, read_shape(check_folder(source)))
     for site, scale in zip(seen.sites, input_scales(seen, section, dtypes), strict=True):
         for layer in site.layers:
             integer.model.get_submodule(layer).input_scale.data = scale.float()

@@ -52,7 +52,7 @@ def record_answers(model: Model, cases: Sequence[Case], length: int, needed: int
         if found >= needed:
             break
         progress("parity: answers", found, needed)
-        taken = trace(model, case.requests, length)
+        taken = trace(model, case.requests, length, every=False)
         lengths = answer_lengths(taken, model.end_ids)
         for row, (request, tokens) in enumerate(zip(case.requests, lengths, strict=True)):
             ids = taken.tokens[row, :tokens].tolist()

@@ -74,7 +74,7 @@ def numbers_rung(
     passed = bool(rows["cosine"].min() >= section.cosine_min and rows["error"].max() <= largest)
     if gate == "noise":
         own = root_mean_square(joined(list(noise.values()))["error"])
-        found = root_mean_square(joined([parts[case] for case in noise])["error"])
+        found = root_mean_square(rows["error"])
         rung |= {"noise_rms_error": rounded(own), "noise_ratio": rounded(found / own) if own else None}
         limits["noise_ratio"] = section.noise_max
         passed = passed or found <= section.noise_max * own
@@ -123,8 +123,8 @@ def answers_rung(rows: Rows, section: ParitySection) -> dict[str, Any]:
 
 
 def tokens_needed(top1_min: float) -> int:
-    """How many tokens must be compared so that a single one does not decide."""
-    return round(1 / (1 - top1_min)) if top1_min < 1 else 1
+    """How many tokens must be compared so that a single one does not decide; a thousand for the strictest limits."""
+    return round(1 / (1 - min(top1_min, 0.999)))
 
 
 def broken(rungs: Sequence[Mapping[str, Any]]) -> str | None:

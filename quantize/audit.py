@@ -1,7 +1,7 @@
 """Reads a written quantized checkpoint back, from its files alone, and says what is really in it."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from quantize.schemes import is_quantized
 from shipvlm.errors import ExecutionError
 from shipvlm.families.qwen3_vl.layers import DECODER_LAYERS, LINEAR_GROUPS
 from shipvlm.families.qwen3_vl.parameters import EMBEDDING
-from shipvlm.folder import SIDE_FILES
+from shipvlm.folder import SIDE_FILES, weight_files
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def audit(
     """
     [scheme] = config.config_groups.values()
     assert isinstance(scheme, QuantizationScheme)
-    before, after = _tensors(source), _tensors(out)
+    before, after = _tensors(weight_files(source)), _tensors(sorted(out.glob("*.safetensors")))
     layers = [layer for layer in _decoder_linears(before) if layer not in left]
     kept = sorted(set(before.files) - {f"{layer}.weight" for layer in layers})
     expected = set(kept) | {f"{layer}.{part}" for layer in layers for part in part_names(scheme)}
@@ -74,9 +74,9 @@ def audit(
     }
 
 
-def _tensors(folder: Path) -> Tensors:
+def _tensors(paths: Iterable[Path]) -> Tensors:
     found: dict[str, Path] = {}
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in paths:
         with safe_open(path, "pt") as file:
             found.update(dict.fromkeys(file.keys(), path))
     return Tensors(found)

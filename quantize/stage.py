@@ -17,7 +17,7 @@ from quantize.calibrate import calibrate
 from quantize.rtn import check_groups
 from quantize.schemes import quantization_config, quantization_scheme, split_layers
 from quantize.static import calibration_report, input_scales
-from quantize.write import check_tensors, write_checkpoint
+from quantize.write import stored_dtypes, write_checkpoint
 from shipvlm.errors import InputError
 from shipvlm.families.qwen3_vl.layers import decoder_groups
 from shipvlm.families.qwen3_vl.parameters import parameter_shapes
@@ -57,7 +57,7 @@ def run(
     if "quantization_config" in config:
         raise InputError(f"{source} is quantized already: start from its 16- or 32-bit original")
     shape = read_shape(config)
-    dtypes = check_tensors(source, shape)
+    dtypes = stored_dtypes(source, shape)
     groups, left = split_layers(decoder_groups(shape.text.layers), section.ignore)
     layers = [layer for group in groups for layer in group]
     scheme = quantization_scheme(section.scheme)

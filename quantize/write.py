@@ -12,38 +12,17 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from quantize.rtn import weight_scale
-from shipvlm.errors import InputError
-from shipvlm.families.qwen3_vl.parameters import HEAD, parameter_shapes
 from shipvlm.families.qwen3_vl.shape import Shape
 from shipvlm.folder import WEIGHTS_INDEX, copy_side_files, weight_files
-from shipvlm.sizes import read_headers
+from shipvlm.sizes import check_tensors
 from shipvlm.stages import Progress
 
 DTYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32}
 
 
-def check_tensors(source: Path, shape: Shape) -> dict[str, torch.dtype]:
-    """The names of the tensors of the checkpoint in `source` and their dtypes, from the headers of its files.
-
-    Raises InputError when they are not exactly those of the model that config.json describes, or not 16- or 32-bit
-    floats. A tied head may be stored or not.
-    """
-    found = read_headers(source)
-    expected = parameter_shapes(shape)
-    optional = {HEAD} if shape.text.tied else set()
-    problems = {
-        "missing": sorted(expected.keys() - found.keys()),
-        "unexpected": sorted(found.keys() - expected.keys() - optional),
-        "mismatched": sorted(name for name in expected.keys() & found.keys() if found[name].shape != expected[name]),
-        "integer": sorted(name for name in found if found[name].dtype not in DTYPES),
-    }
-    for kind, names in problems.items():
-        if names:
-            raise InputError(
-                f"{source}: {len(names)} {kind} tensors, first {', '.join(names[:3])}; "
-                "the weights do not belong to this config.json"
-            )
-    return {name: DTYPES[header.dtype] for name, header in found.items()}
+def stored_dtypes(source: Path, shape: Shape) -> dict[str, torch.dtype]:
+    """The dtypes of the checkpoint's tensors, by name. Raises InputError as `shipvlm.sizes.check_tensors` does."""
+    return {name: DTYPES[header.dtype] for name, header in check_tensors(source, shape).items()}
 
 
 def write_checkpoint(

@@ -120,16 +120,22 @@ def written_whole(target: Path) -> Iterator[Path]:
     leaves hidden folders named `.TARGET.*.partial`, but never half a `target`.
     Raises `InputError` where no folder can be made.
     """
-    work, replaced = (target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}.partial" for _ in range(2))
+    work = _hidden(target)
     make_folder(work)
     try:
         yield work
-        if target.exists():
-            target.rename(replaced)
-        work.rename(target)
+        replace_folder(work, target)
     finally:
-        for folder in (work, replaced):
-            shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def replace_folder(work: Path, target: Path) -> None:
+    """Rename `work` to `target`; a `target` that exists is moved away first, and then deleted."""
+    replaced = _hidden(target)
+    if target.exists():
+        target.rename(replaced)
+    work.rename(target)
+    shutil.rmtree(replaced, ignore_errors=True)
 
 
 def make_folder(folder: Path) -> None:
@@ -147,6 +153,10 @@ def copy_side_files(source: Path, target: Path) -> None:
     for name in SIDE_FILES:
         if (source / name).is_file():
             shutil.copyfile(source / name, target / name)
+
+
+def _hidden(target: Path) -> Path:
+    return target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}.partial"
 
 
 def _refuse_chosen_code(folder: Path) -> None:

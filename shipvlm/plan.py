@@ -9,12 +9,11 @@ from typing import Any
 
 from shipvlm.errors import InputError
 from shipvlm.families.qwen3_vl.layers import decoder_groups
-from shipvlm.families.qwen3_vl.parameters import parameter_shapes
 from shipvlm.families.qwen3_vl.shape import Shape, read_shape
 from shipvlm.folder import check_folder, weight_files
 from shipvlm.recipe import Recipe
 from shipvlm.schemes import DEVICES, RUNTIMES, SCALES, Line, lookup, nearest
-from shipvlm.sizes import FLOAT_BYTES, Header, decoder_linears, ignored, quantized_bytes, read_headers, side_bytes
+from shipvlm.sizes import FLOAT_BYTES, Header, check_tensors, decoder_linears, ignored, quantized_bytes, side_bytes
 
 GRAPH_RUNTIMES = ("onnxruntime", "tensorrt-rtx")
 LIBRARIES_BYTES = 600e6  # torch, transformers and onnxruntime in memory, before any model
@@ -44,12 +43,13 @@ class Step:
     memory_bytes: int
 
 
-def plan(recipe: Recipe, out: Path, records: Mapping[str, int | str | None]) -> dict[str, Any]:
+def plan(recipe: Recipe, out: Path, records: Mapping[str, int | str | None], until: str = "bench") -> dict[str, Any]:
     """What `shipvlm run` would do with `recipe` and `out`, as JSON.
 
-    `records`: for each data set that the recipe names its number of records, None where that takes reading it, or the
-    reason why it cannot be had. Sizes are computed from the headers; memory is an estimate. Problems come sorted,
-    those that stop the run first. Nothing is raised for a bad recipe, that is what is reported.
+    `until` is the last stage to run. `records`: for each data set that the recipe names its number of records, None
+    where that takes reading it, or the reason why it cannot be had. Sizes are computed from the headers; memory is an
+    estimate. Problems come sorted, those that stop the run first. Nothing is raised for a bad recipe, that is what is
+    reported.
     """
     target = lookup(recipe.quantize.scheme, recipe.target.runtime, recipe.target.device)
     problems = [*_target_problems(recipe, target), *_data_problems(recipe, records)]
@@ -58,14 +58,14 @@ def plan(recipe: Recipe, out: Path, records: Mapping[str, int | str | None]) -> 
         config = check_folder(recipe.model.path)
         if "quantization_config" in config:
             raise InputError(f"{recipe.model.path}: is quantized already; start from its 16- or 32-bit original")
-        shape, headers = read_shape(config), read_headers(recipe.model.path)
-        _check_tensors(recipe.model.path, shape, headers)
+        shape = read_shape(config)
+        headers = check_tensors(recipe.model.path, shape)
     except InputError as error:
         problems.append(Problem("model.path", str(error)))
     else:
         problems += _layer_problems(recipe, shape, headers)
         layers = _quantized_layers(recipe, headers)
-        steps = _steps(recipe, headers, layers)
+        steps = _steps(recipe, headers, layers, until)
         model = _describe(recipe, shape, headers, layers)
         problems += _machine_problems(steps, out)
     return {
@@ -96,6 +96,9 @@ def _target_problems(recipe: Recipe, line: Line) -> list[Problem]:
         )
     if line.verdict == "unmeasured":
         problems.append(Problem("target", f"{scheme} on {runtime}, {device}: {line.reason}", stops=False))
+    if device != "cpu":
+        note = f"the report is measured on this machine's processor: times on {device} are to be taken there"
+        problems.append(Problem("target.device", note, stops=False))
     if recipe.convert is None and runtime in GRAPH_RUNTIMES:
         problems.append(Problem("convert", f"{runtime} loads ONNX graphs; leave out convert: null"))
     if recipe.convert and runtime not in GRAPH_RUNTIMES:
@@ -123,19 +126,6 @@ def _data_problems(recipe: Recipe, records: Mapping[str, int | str | None]) -> l
         elif found < count:
             problems.append(Problem(where, f"{data}: it has {found} records, {count} are asked for"))
     return problems
-
-
-def _check_tensors(folder: Path, shape: Shape, headers: Mapping[str, Header]) -> None:
-    wanted = parameter_shapes(shape)
-    wrong = sorted(set(wanted) ^ set(headers)) or [name for name in wanted if headers[name].shape != wanted[name]]
-    if wrong:
-        raise InputError(
-            f"{folder}: {len(wrong)} tensors are not those of its config.json, first {', '.join(wrong[:3])}; "
-            "fetch the checkpoint again"
-        )
-    other = sorted({header.dtype for header in headers.values()} - set(FLOAT_BYTES))
-    if other:
-        raise InputError(f"{folder}: has tensors of type {', '.join(other)}; start from 16- or 32-bit floats")
 
 
 def _quantized_layers(recipe: Recipe, headers: Mapping[str, Header]) -> dict[str, Header]:
@@ -181,7 +171,7 @@ def _split_groups(layers: Mapping[str, Header], decoder_layers: int) -> tuple[st
     return next((group for group in groups if len({name in layers for name in group}) == 2), None)
 
 
-def _steps(recipe: Recipe, headers: Mapping[str, Header], layers: Mapping[str, Header]) -> list[Step]:
+def _steps(recipe: Recipe, headers: Mapping[str, Header], layers: Mapping[str, Header], until: str) -> list[Step]:
     scheme, side = recipe.quantize.scheme, side_bytes(recipe.model.path)
     whole = sum(header.values * FLOAT_BYTES[header.dtype] for header in headers.values()) + side
     small = quantized_bytes(headers, layers, SCALES[scheme]) + side
@@ -191,11 +181,11 @@ def _steps(recipe: Recipe, headers: Mapping[str, Header], layers: Mapping[str, H
         round(LIBRARIES_BYTES + height) for height in (RUN_TIMES * floats, CONVERT_TIMES * floats, PACK_TIMES * largest)
     )
     steps = [Step("quantize", "quantized", f"checkpoint, {scheme}", small, run if SCALES[scheme].activations else pack)]
-    if recipe.convert:
+    if recipe.convert and until != "quantize":
         precision = recipe.convert.precision
         steps.append(Step("baseline", "onnx-baseline", f"graphs of the original, {precision}", whole, convert))
         steps.append(Step("convert", "artifact", f"graphs, {scheme} {precision}", small, convert))
-    return [*steps, Step("bench", "report", "report", 0, run)]
+    return [*steps, Step("bench", "report", "report", 0, run)] if until == "bench" else steps
 
 
 def _describe(
@@ -226,8 +216,10 @@ def _machine_problems(steps: list[Step], out: Path) -> list[Problem]:
     if needed > free:
         problems.append(Problem("-o", f"{there}: {needed / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free"))
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    height = max(step.memory_bytes for step in steps)
-    if height > memory:
-        message = f"about {height / 1e9:.0f} GB of memory are needed, this machine has {memory / 1e9:.0f} GB"
-        problems.append(Problem("model.path", message, stops=False))
+    if large := [step for step in steps if step.memory_bytes > memory]:
+        needs = ", ".join(f"{step.name} needs about {step.memory_bytes / 1e9:.0f} GB" for step in large)
+        message = f"{needs} of memory, this machine has {memory / 1e9:.0f} GB; take a machine with more"
+        if large[0] is not steps[0]:
+            message += f", or end before it: --until {steps[steps.index(large[0]) - 1].name}"
+        problems.append(Problem("model.path", message))
     return problems

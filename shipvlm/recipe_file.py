@@ -64,7 +64,16 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
 
 
 def make_recipe(values: dict[str, Any], overrides: Sequence[str] = ()) -> Recipe:
-    """A recipe from `values`, as a file would hold them, and `overrides`. Raises `InputError` as `read_recipe` does."""
+    """A recipe from `values`, as a file would hold them, and `overrides` of what they leave out.
+
+    Raises `InputError` as `read_recipe` does, and for an override of what is in `values`: the command's own arguments
+    say that.
+    """
+    given = list(_leaves(values))
+    for text in overrides:
+        keys = tuple(text.partition("=")[0].split("."))
+        if said := [leaf for leaf in given if leaf[: len(keys)] == keys or keys[: len(leaf)] == leaf]:
+            raise InputError(f"--set {text}: this command's own arguments and options say {'.'.join(said[0])}")
     return _checked(values, overrides, "recipe", None)
 
 
@@ -80,6 +89,14 @@ def _checked(values: dict[str, Any], overrides: Sequence[str], source: str, root
             place = "--set" if given else f"{source}:{_line(root, keys)}" if root else source
             lines.append(f"{place}: {_reason(keys, problem)}")
         raise InputError("\n  ".join(lines)) from error
+
+
+def _leaves(values: Mapping[str, Any], above: Keys = ()) -> Iterator[Keys]:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, (*above, key))
+        else:
+            yield (*above, key)
 
 
 def _override(values: dict[str, Any], text: str) -> Keys:
@@ -118,6 +135,10 @@ def _reason(keys: Keys, problem: Mapping[str, Any]) -> str:
             return f"{name} is {problem['input']!r}, it must be {allowed}" + (
                 f": did you mean {near[0]}?" if near else ""
             )
+        case "string_pattern_mismatch":
+            return f"{name} is {problem['input']!r}, it must fit {problem['ctx']['pattern']}: such as int8-cpu"
+        case "tuple_type":
+            return f"{name} is {problem['input']!r}, it must be a list: write it as [{problem['input']}]"
         case "model_type":
             return f"{name} is a section: it takes the keys {', '.join(_fields(keys))}"
         case kind:

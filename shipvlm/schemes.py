@@ -1,7 +1,9 @@
 """Which scheme runs fast where: one table, each line with its evidence. What is not in it, or is slow, is refused.
 
-Measured lines are of the shape of Qwen3-VL-8B on one H100 and of Qwen3-VL-2B's decoder on two cores with AVX-512 VNNI;
-the other lines say which source states the fact. `unmeasured` loads, by its documentation, but nobody timed it here.
+`fast` on a processor is what `shipvlm bench --shape qwen3-vl-2b` showed on two cores with VNNI (docs/results.md).
+Times on an H100 were taken in November 2026, outside of this repository, with the shape of Qwen3-VL-8B and random
+weights (ONNX Runtime 1.31.1: 8 decoder layers, plain runs, scaled to 36, without the head; vLLM 0.24.0: all of it).
+`unmeasured` loads, by its documentation, but nobody timed it.
 """
 
 from dataclasses import dataclass
@@ -46,7 +48,7 @@ class Line:
 BLOCKS = "block-wise DequantizeLinear is fused to MatMulNBits: "
 RTX_BLOCKS = "block-wise DequantizeLinear is accepted and builds; no time was taken"
 UNPACKED = "loads through compressed-tensors, which turns the integers back into floats: it saves disk, not time"
-GPU_ONLY = "runs on NVIDIA GPUs only"
+NOT_COVERED = "not covered here"
 RTX_HOPPER = "TensorRT-RTX engines run on compute capability 8.0, 8.6, 8.9 and 12.x only"
 
 TABLE: tuple[Line, ...] = (
@@ -55,14 +57,14 @@ TABLE: tuple[Line, ...] = (
         "onnxruntime",
         ("cpu",),
         "fast",
-        "Q/DQ is fused to integer products: prefill 2.9 times, decode 2.1 times as fast as FP32 (2 cores, VNNI)",
+        "Q/DQ is fused to integer products, where the processor has VNNI",
     ),
     Line(
         "w8a8-static",
         "onnxruntime",
         GPUS,
         "slow",
-        "the CUDA provider does not fuse static Q/DQ: 33 ms a token on an H100 where FP16 takes 7, 14 times its floor",
+        "the CUDA provider does not fuse static Q/DQ: 36 ms a token on an H100 where FP16 takes 11",
     ),
     Line(
         "w8a8-static",
@@ -92,15 +94,15 @@ TABLE: tuple[Line, ...] = (
         "w8a16",
         "onnxruntime",
         ("cpu",),
-        "fast",
-        BLOCKS + "prefill 1.9 times, decode 2.7 times as fast as FP32 (2 cores, VNNI)",
+        "slow",
+        BLOCKS + "slower than FP32 when its activations stay in floats, as they do here",
     ),
     Line(
         "w8a16",
         "onnxruntime",
         ("hopper",),
         "fast",
-        BLOCKS + "6.3 ms a token on an H100, FP16 7.4 (CUDA graphs); prefill is no faster",
+        BLOCKS + "9.8 ms a token on an H100, FP16 11.2; prefill is no faster",
     ),
     Line(
         "w8a16",
@@ -124,15 +126,15 @@ TABLE: tuple[Line, ...] = (
         "w4a16",
         "onnxruntime",
         ("cpu",),
-        "fast",
-        BLOCKS + "prefill 1.9 times, decode 2.8 times as fast as FP32 (2 cores, VNNI)",
+        "unmeasured",
+        BLOCKS + "its activations stay in floats; decode reads an eighth of FP32's bytes",
     ),
     Line(
         "w4a16",
         "onnxruntime",
         ("hopper",),
         "fast",
-        BLOCKS + "4.3 ms a token on an H100, FP16 7.4 (CUDA graphs); prefill is no faster",
+        BLOCKS + "6.8 ms a token on an H100, FP16 11.2; prefill is no faster",
     ),
     Line(
         "w4a16",
@@ -161,7 +163,7 @@ def lookup(scheme: Scheme, runtime: Runtime, device: Device) -> Line:
     for line in TABLE:
         if (line.scheme, line.runtime) == (scheme, runtime) and device in line.devices:
             return line
-    reason = GPU_ONLY if device == "cpu" else "nothing is known about it"
+    reason = NOT_COVERED
     return Line(scheme, runtime, (device,), "refused", reason)
 
 

@@ -10,6 +10,8 @@ from safetensors import SafetensorError, safe_open
 
 from shipvlm.errors import InputError
 from shipvlm.families.qwen3_vl.layers import DECODER_LAYERS
+from shipvlm.families.qwen3_vl.parameters import HEAD, parameter_shapes
+from shipvlm.families.qwen3_vl.shape import Shape
 from shipvlm.folder import SIDE_FILES, weight_files
 from shipvlm.schemes import Scale
 
@@ -40,6 +42,29 @@ def read_headers(folder: Path) -> dict[str, Header]:
         except (OSError, SafetensorError) as error:
             raise InputError(f"{path}: not readable as safetensors ({error}); fetch it again") from error
     return headers
+
+
+def check_tensors(folder: Path, shape: Shape) -> dict[str, Header]:
+    """The tensors of a checkpoint by name. A head that is tied may be stored all the same.
+
+    Raises `InputError` when they are not exactly those of the model that config.json describes, or not 16- or 32-bit
+    floats.
+    """
+    found, wanted = read_headers(folder), parameter_shapes(shape)
+    optional = {HEAD} if shape.text.tied else set()
+    problems = {
+        "missing": sorted(wanted.keys() - found.keys()),
+        "unexpected": sorted(found.keys() - wanted.keys() - optional),
+        "mismatched": sorted(name for name in wanted.keys() & found.keys() if found[name].shape != wanted[name]),
+        "integer": sorted(name for name in found if found[name].dtype not in FLOAT_BYTES),
+    }
+    for kind, names in problems.items():
+        if names:
+            raise InputError(
+                f"{folder}: {len(names)} {kind} tensors, first {', '.join(names[:3])}; "
+                "the weights do not belong to this config.json"
+            )
+    return found
 
 
 def decoder_linears(headers: Mapping[str, Header]) -> dict[str, Header]:

@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from glob import escape
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -18,7 +19,7 @@ from typing import Any
 
 from shipvlm.artifact import MANIFEST, folder_digest, read_manifest, verify, write_manifest
 from shipvlm.errors import GateError, InputError
-from shipvlm.folder import make_folder, written_whole
+from shipvlm.folder import make_folder, replace_folder, written_whole
 
 Progress = Callable[[str, int, int], None]  # what is being done, how much of it is done, how much there is
 Say = Callable[[str], None]  # one line for the person who waits
@@ -55,9 +56,14 @@ class Done:
 def run_stage(stage: Stage, target: Path, progress: Progress, say: Say) -> Done:
     """Make `stage` in `target`, or keep what is there when its key is the same and no file changed.
 
-    The caller holds `alone` on `target` or a folder above it. Raises `InputError` when `target` is something else than
-    a result of this stage; what `make` raises passes through, and nothing half made is left.
+    Raises `InputError` when `target` is something else than a result of this stage, or another process writes there;
+    what `make` raises passes through, and nothing half made is left.
     """
+    with alone(target):
+        return _run_stage(stage, target, progress, say)
+
+
+def _run_stage(stage: Stage, target: Path, progress: Progress, say: Say) -> Done:
     identity = {
         "stage": stage.name,
         "inputs": dict(stage.inputs),
@@ -94,7 +100,7 @@ def alone(folder: Path) -> Iterator[None]:
 
 def remove_leftovers(target: Path) -> None:
     """Remove the hidden folders of killed runs beside `target`."""
-    for leftover in target.parent.glob(f".{target.name}.????????.partial"):
+    for leftover in target.parent.glob(f".{escape(target.name)}.????????.partial"):
         shutil.rmtree(leftover)
 
 
@@ -151,12 +157,11 @@ def _is_current(stage: Stage, target: Path, identity: Mapping[str, Any], key: st
 
 @contextmanager
 def _resumed(target: Path) -> Iterator[Path]:
-    """The folder of the last attempt, or of the last result, to go on in; it becomes `target` at the end."""
+    """The folder of the last attempt, or a copy of the last result, to go on in; it becomes `target` at the end."""
     work = target.parent / f".{target.name}.partial"
-    if target.exists():
-        shutil.rmtree(work, ignore_errors=True)
-        target.rename(work)
+    if target.exists() and not work.exists():
+        shutil.copytree(target, work)
     make_folder(work)
     (work / MANIFEST).unlink(missing_ok=True)
     yield work
-    work.rename(target)
+    replace_folder(work, target)

@@ -7,13 +7,16 @@ from typing import Annotated, Literal
 import typer
 
 from shipvlm.cli.common import AsJson, app, check_model, open_picture, print_json, quiet_libraries
+from shipvlm.errors import InputError
 
 
 @app.command()
 def ask(
     question: Annotated[str, typer.Argument(help="What to ask about the pictures.")],
     model: Annotated[Path, typer.Option(help="Checkpoint, or artifact with ONNX graphs.")],
-    image: Annotated[list[Path], typer.Option(help="Picture file; give it again for several pictures.")],
+    image: Annotated[
+        list[Path] | None, typer.Option(help="Picture file; give it again for several, leave it out for none.")
+    ] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 64,
     temperature: Annotated[float, typer.Option(min=0, help="0 takes the best token; more draws among them.")] = 0.0,
     top_p: Annotated[float, typer.Option(help="Draw among the best tokens of this probability together.")] = 1.0,
@@ -25,8 +28,10 @@ def ask(
     as_json: AsJson = False,
 ) -> None:
     """Ask a checkpoint or an artifact a question about one or several pictures (greedy; FP32 on the CPU)."""
+    if not question.strip():
+        raise InputError("the question is empty")
     check_model(model)
-    pictures = tuple(open_picture(path) for path in image)
+    pictures = tuple(open_picture(path) for path in image or ())
     quiet_libraries()
 
     from shipvlm.runtime.generate import generate

@@ -1,5 +1,6 @@
 """shipvlm bench: measure folders against each other, or one shape of model for its speed alone."""
 
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,7 +25,7 @@ def bench(
     shape: Annotated[
         str | None, typer.Option(help="Time graphs of this published size with random weights instead: qwen3-vl-2b ...")
     ] = None,
-    layers: Annotated[int, typer.Option(min=1, help="With --shape: decoder layers; times are scaled to all.")] = 4,
+    layers: Annotated[int, typer.Option(min=1, help="With --shape: decoder layers of the timed graphs.")] = 4,
     prompt_tokens: Annotated[int, typer.Option(min=1, help="With --shape: length of the prompt.")] = 256,
     settings: Settings = None,
     as_json: AsJson = False,
@@ -50,7 +51,9 @@ def bench(
     recipe = make_recipe(values, settings or ())
     digests = [folder_digest(path) if (path / MANIFEST).is_file() else checkpoint_digest(path) for path in folders]
     variants = {name: (path, digest) for name, path, digest in zip(names, folders, digests, strict=True)}
-    command = f"shipvlm bench {' '.join(names)} --data {data}" + (f" --limit {limit}" if limit else "")
+    options = ["-o", str(out), "--data", data, *(["--limit", str(limit)] if limit else [])]
+    changes = [part for setting in settings or () for part in ("--set", setting)]
+    command = shlex.join(["shipvlm", "bench", *map(str, folders), *options, *changes])
     run_alone(bench_stage(recipe, variants, command), folders, out)
     if as_json:
         print((out / "bench.json").read_text(encoding="utf-8"), end="")

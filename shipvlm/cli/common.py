@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -84,6 +85,8 @@ def check_model(folder: Path) -> None:
         check_folder(folder)
     if (folder / MANIFEST).is_file():
         verify(folder)
+    elif (folder / GRAPHS).is_file():
+        print(f"{folder}: has no {MANIFEST}, so nothing says whether it is what was built", file=sys.stderr)
 
 
 def megabytes(count: float) -> str:
@@ -93,10 +96,10 @@ def megabytes(count: float) -> str:
 def run_alone(stage: "Stage", sources: Sequence[Path], out: Path) -> "Done":
     """Run one stage outside of a recipe, its result in `out`. Raises `InputError` where `out` is or holds a source."""
     from shipvlm.cli.progress import shown
-    from shipvlm.stages import alone, run_stage
+    from shipvlm.stages import run_stage
 
     for source in sources:
         if source.resolve().is_relative_to(out.resolve()):
             raise InputError(f"{out}: the result cannot be written over its source {source}; give another folder")
-    with alone(out), shown() as (progress, say):
+    with shown() as (progress, say):
         return run_stage(stage, out, progress, say)

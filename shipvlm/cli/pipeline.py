@@ -20,6 +20,7 @@ QUANTIZED, BASELINE, ARTIFACT, REPORT = "quantized", "onnx-baseline", "artifact"
 
 RUNNING = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "pillow", "onnxruntime", "onnxruntime-gpu")
 FAMILY = ("shipvlm.families", "shipvlm.runtime", "shipvlm.folder", "shipvlm.schemes", "shipvlm.sizes")
+RECORDS = ("calib_data.records", "calib_data.load")
 
 
 def build(recipe: Recipe, until: Until, command: str, make: Callable[[str, Stage], Done]) -> None:
@@ -65,7 +66,7 @@ def quantize_stage(recipe: Recipe, source_digest: str) -> Stage:
         return run(recipe.model.path, section, records or None, out, progress, batch_size=calibration.batch_size)
 
     libraries = (*RUNNING, "compressed-tensors")
-    return Stage("quantize", inputs, chosen, ("quantize", *FAMILY), libraries, make)
+    return Stage("quantize", inputs, chosen, ("quantize", *RECORDS, *FAMILY), libraries, make)
 
 
 def convert_stage(
@@ -97,7 +98,7 @@ def convert_stage(
         name,
         {**inputs, "parity": digest(records)},
         section.model_dump(mode="json"),
-        ("convert", *FAMILY),
+        ("convert", *RECORDS, *FAMILY),
         (*RUNNING, "compressed-tensors", "onnx", "onnx-ir"),
         make,
         provenance or {},
@@ -106,6 +107,7 @@ def convert_stage(
 
 def bench_stage(recipe: Recipe, variants: Mapping[str, tuple[Path, str]], command: str) -> Stage:
     """`variants`, name -> folder and digest, held against the first of them."""
+    from bench.environment import machine
     from calib_data.records import digest
 
     records = _records(recipe.bench.data)
@@ -121,7 +123,7 @@ def bench_stage(recipe: Recipe, variants: Mapping[str, tuple[Path, str]], comman
     return Stage(
         "bench",
         {"data": digest(records), **{name: digest for name, (_, digest) in variants.items()}},
-        recipe.bench.model_dump(mode="json"),
+        {**recipe.bench.model_dump(mode="json"), "machine": machine()},
         ("bench", "calib_data", *FAMILY),
         (*RUNNING, "compressed-tensors", "scipy"),
         make,

@@ -38,7 +38,7 @@ def default_out(recipe: RecipeModel) -> Path:
     return Path("build") / recipe.name
 
 
-def make_plan(recipe: RecipeModel, out: Path) -> dict[str, Any]:
+def make_plan(recipe: RecipeModel, out: Path, until: str = "bench") -> dict[str, Any]:
     """`shipvlm.plan.plan`, with the data sets of the recipe counted."""
     from calib_data.peek import count_records
     from shipvlm.plan import plan
@@ -50,7 +50,7 @@ def make_plan(recipe: RecipeModel, out: Path) -> dict[str, Any]:
             records[data] = count_records(data)
         except InputError as error:
             records[data] = str(error)
-    return plan(recipe, out, records)
+    return plan(recipe, out, records, until)
 
 
 def refuse_problems(found: dict[str, Any]) -> None:

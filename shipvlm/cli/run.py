@@ -33,7 +33,7 @@ def run(
 
     read = read_recipe(recipe, settings or ())
     target = out or default_out(read)
-    refuse_problems(make_plan(read, target))
+    refuse_problems(make_plan(read, target, until))
     changed = [f"--set {setting}" for setting in settings or ()]
     command = " ".join(["shipvlm run", recipe.name if recipe.is_absolute() else str(recipe), *changed])
     try:
@@ -91,6 +91,9 @@ def _log(out: Path, entry: dict[str, Any]) -> None:
 
 
 def _print(result: dict[str, Any]) -> None:
+    if "report" in result:
+        table = Path(result["report"]).with_name("bench.md").read_text(encoding="utf-8").partition("\n\n")[0]
+        print(f"\n{table}")
     print()
     for entry in result["stages"]:
         kept = " (kept)" if entry["kept"] else ""

@@ -34,6 +34,10 @@ class Checkpoint:
     def dtype(self) -> str:
         return str(self.model.dtype).removeprefix("torch.")
 
+    @property
+    def max_length(self) -> int:
+        return self.model.config.text_config.max_position_embeddings
+
     @torch.inference_mode()
     def vision(self, batch: Batch) -> Features:
         """See `shipvlm.runtime.model.Model`; the tower runs once over all pictures."""

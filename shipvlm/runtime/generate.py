@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from shipvlm.runtime.inputs import Request, encode
+from shipvlm.errors import InputError
+from shipvlm.runtime.inputs import Batch, Request, encode
 from shipvlm.runtime.model import Model
 from shipvlm.runtime.sampling import Sampling, choose
 from shipvlm.runtime.text import certain, cut
@@ -59,8 +60,8 @@ def generate(
     Sampling settings in the folder's `generation_config.json` are not used, its end tokens are. Every request draws
     from its own random numbers, made from `settings.seed` and its place in `requests`. `on_text(place, piece)` is
     called as text becomes certain; the pieces of a request, joined, are its answer's text.
-    Raises `InputError` for a prompt that contains a special token of the tokenizer and for a picture that the
-    processor refuses, and `ExecutionError` where the model's logits are not numbers.
+    Raises `InputError` as `shipvlm.runtime.inputs.encode`, and for a prompt that with `max_new_tokens` is longer than
+    the model reads; `ExecutionError` as `shipvlm.runtime.sampling.choose`.
     """
     # Requests of similar size share a batch, so that little of it is padding.
     order = sorted(range(len(requests)), key=lambda place: _size(requests[place]))
@@ -77,6 +78,7 @@ def _generate_batch(
 ) -> list[Answer]:
     marks = [time.perf_counter()]
     batch = encode(model.processor, requests)
+    _refuse_too_long(model, batch, settings.max_new_tokens)
     marks.append(time.perf_counter())
     features = model.vision(batch)
     marks.append(time.perf_counter())
@@ -97,6 +99,16 @@ def _generate_batch(
             decoding.keep(going)
             running, tokens = [running[index] for index in going], tokens[going]
         logits = decoding.step(tokens)
+
+
+def _refuse_too_long(model: Model, batch: Batch, new_tokens: int) -> None:
+    longest = max(len(ids) for ids in batch.input_ids)
+    if longest + new_tokens > model.max_length:
+        raise InputError(
+            f"{longest} tokens of prompt and {new_tokens} new ones are more than the {model.max_length} that the model "
+            "reads (max_position_embeddings), and nothing is cut: lower max_new_tokens, shorten the prompt, or give "
+            "fewer or smaller pictures"
+        )
 
 
 class _Row:

@@ -1,6 +1,7 @@
 """Run a graph set on ONNX Runtime: its CPU provider, or its CUDA provider by the same code."""
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 from onnxruntime import InferenceSession, OrtValue
 
 from shipvlm.errors import InputError
-from shipvlm.families.qwen3_vl.grid import image_tokens, vision_tables
+from shipvlm.families.qwen3_vl.grid import Grid, image_tokens, vision_tables
 from shipvlm.families.qwen3_vl.processor import PictureProcessor, load_processor
 from shipvlm.families.qwen3_vl.shape import Shape, read_shape
 from shipvlm.folder import GRAPHS, MODEL_TYPE, check_side_files
@@ -19,6 +20,7 @@ from shipvlm.runtime.inputs import Batch, generation_settings
 from shipvlm.runtime.model import Device, Features
 from shipvlm.runtime.session import open_session, to_device
 
+MEMORY_INFO = Path("/proc/meminfo")
 SCHEMA_VERSION = 1
 DTYPES = {"fp32": "float32", "fp16": "float16"}  # by the precision that graphs.json names
 
@@ -30,6 +32,7 @@ class GraphSet:
     folder: Path
     processor: PictureProcessor
     end_ids: list[int]
+    max_length: int
     tower: InferenceSession
     decoder: GraphDecoder
 
@@ -38,11 +41,16 @@ class GraphSet:
         return self.decoder.dtype
 
     def vision(self, batch: Batch) -> Features:
-        """See `shipvlm.runtime.model.Model`; one picture is one run, each writes its own rows of the features."""
+        """See `shipvlm.runtime.model.Model`; one picture is one run, each writes its own rows of the features.
+
+        Raises `InputError` on the CPU for a picture whose attention scores do not fit into memory.
+        """
         grids = [grid for row in batch.grids for grid in row]
         if not grids:
             return self.decoder.no_features()
         shape, device, dtype = self.decoder.shape, self.decoder.device, np.dtype(self.dtype)
+        if device == "cpu":
+            _refuse_too_large(max(grids, key=lambda grid: grid[1] * grid[2]), shape.vision.heads)
         counts = [image_tokens(grid, shape.vision.merge) for grid in grids]
         names = ["image_features", *deepstack_names(shape)]
         size = (sum(counts), shape.text.hidden)
@@ -85,13 +93,21 @@ def load_graphs(folder: Path, device: Device = "cpu", threads: int | None = None
     Raises `InputError` for a folder that is no graph set of this version or is damaged, and `SetupError` where ONNX
     Runtime cannot use `device`: it does not run elsewhere in place of it.
     """
-    shape = read_shape(check_side_files(folder))
+    config = check_side_files(folder)
+    shape = read_shape(config)
+    max_length = config["text_config"].get("max_position_embeddings")
+    if not isinstance(max_length, int) or max_length < 1:
+        raise InputError(
+            f"{folder / 'config.json'}: text_config.max_position_embeddings is {max_length!r}, not a whole number of "
+            "at least 1; copy config.json from the checkpoint's source"
+        )
     decoder = load_decoder(folder, shape, device, threads)
     processor = load_processor(folder)
     return GraphSet(
         folder=folder,
         processor=processor,
         end_ids=generation_settings(folder, processor).eos_token_id,
+        max_length=max_length,
         tower=open_session(folder / "vision.onnx", device, threads),
         decoder=decoder,
     )
@@ -112,6 +128,30 @@ def load_decoder(folder: Path, shape: Shape, device: Device = "cpu", threads: in
         names = ", ".join(sorted(other)[:3])
         raise InputError(f"{folder / 'decoder.onnx'}: its inputs do not fit config.json ({names}); convert again")
     return GraphDecoder(shape, session, DTYPES[described["precision"]], device)
+
+
+def score_bytes(grid: Grid, heads: int) -> int:
+    """Bytes that ONNX Runtime's Attention takes on the CPU for one picture: it holds the float32 scores of all patches
+    against all patches, of every head of a layer at once."""
+    return heads * (grid[1] * grid[2]) ** 2 * 4
+
+
+def available_memory() -> int | None:
+    """Bytes that can be taken before the system has to swap; None where it does not say."""
+    if not MEMORY_INFO.is_file():
+        return None
+    found = re.search(r"^MemAvailable:\s+(\d+) kB$", MEMORY_INFO.read_text(), re.MULTILINE)
+    return int(found[1]) * 1024 if found else None
+
+
+def _refuse_too_large(grid: Grid, heads: int) -> None:
+    needed, available = score_bytes(grid, heads), available_memory()
+    if available is not None and needed > available:
+        raise InputError(
+            f"a picture of {grid[1]} x {grid[2]} = {grid[1] * grid[2]} patches takes {needed / 1e9:.1f} GB for the "
+            f"attention scores of the vision tower, and {available / 1e9:.1f} GB of memory are available: give a "
+            "smaller picture, or lower size.longest_edge in preprocessor_config.json (pixels of a picture at most)"
+        )
 
 
 def _read_description(path: Path) -> dict[str, Any]:

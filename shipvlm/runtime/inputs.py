@@ -37,10 +37,14 @@ class Batch:
 def encode(processor: PictureProcessor, requests: Sequence[Request]) -> Batch:
     """Apply the chat template, tokenize, resize and cut the pictures into patches.
 
-    Raises `InputError` for a prompt that contains a special token of the tokenizer, and for a picture that the
-    processor refuses.
+    Raises `InputError` for a prompt that contains a special token of the tokenizer or is no valid Unicode, and for
+    what the processor refuses.
     """
     for request in requests:
+        try:
+            request.prompt.encode()
+        except UnicodeEncodeError as error:
+            raise InputError(f"the prompt is no valid Unicode: remove {error.object[error.start]!r}") from error
         for token in processor.tokenizer.all_special_tokens:
             if token in request.prompt:
                 raise InputError(f"the prompt contains the special token {token!r}: remove it from {request.prompt!r}")
@@ -52,7 +56,7 @@ def encode(processor: PictureProcessor, requests: Sequence[Request]) -> Batch:
     try:
         found = processor(text=texts, images=images or None)
     except ValueError as error:
-        raise InputError(f"the processor refuses a picture: {error}") from error
+        raise InputError(f"the processor refuses the prompt or a picture: {error}") from error
     grids = iter([tuple(grid) for grid in found["image_grid_thw"].tolist()] if images else [])
     return Batch(
         tuple(np.asarray(ids, np.int64) for ids in found["input_ids"]),

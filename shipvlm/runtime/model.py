@@ -63,6 +63,10 @@ class Model(Protocol):
     def dtype(self) -> str:
         """What it computes in: "float32", "float16" or "bfloat16"."""
 
+    @property
+    def max_length(self) -> int:
+        """The most tokens of a row, prompt and answer together: the checkpoint's max_position_embeddings."""
+
     def vision(self, batch: Batch) -> Features:
         """Features of all pictures of the batch, computed when this returns."""
 

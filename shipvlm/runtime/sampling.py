@@ -52,15 +52,16 @@ def choose(
     """The next token of each row, int64 [rows], from its `logits` float32 [rows, vocabulary].
 
     `seen` are the tokens of each row so far, prompt included (read only where there is a repetition penalty); `draws`
-    is each row's own source of random numbers. Raises `ExecutionError` where a logit is not a number.
+    is each row's own source of random numbers. Raises `ExecutionError` where a logit is not a number, or the highest is
+    infinite.
     """
     if settings.repetition_penalty != 1:
         logits = np.stack(
             [penalise(row, ids, settings.repetition_penalty) for row, ids in zip(logits, seen, strict=True)]
         )
     tokens = logits.argmax(-1)  # the place of a NaN, where there is one
-    if np.isnan(logits[np.arange(len(tokens)), tokens]).any():
-        raise ExecutionError("the model's logits are not numbers (NaN); compute in a wider type, such as float32")
+    if not np.isfinite(logits[np.arange(len(tokens)), tokens]).all():
+        raise ExecutionError("the model's logits are NaN or infinite; compute in a wider type, such as float32")
     if settings.temperature == 0:
         return tokens
     return np.array([_draw(warp(row, settings), draw) for row, draw in zip(logits, draws, strict=True)], np.int64)
@@ -76,12 +77,14 @@ def penalise(logits: np.ndarray, seen: Sequence[int], penalty: float) -> np.ndar
 
 
 def warp(logits: np.ndarray, settings: Sampling) -> np.ndarray:
-    """Scores [vocabulary] to draw from: temperature, then top-k, then top-p; minus infinity for what is left out.
+    """Scores float64 [vocabulary] to draw from, 0 the highest: temperature, then top-k, then top-p; minus infinity for
+    what is left out.
 
     Top-p keeps the smallest set of most likely tokens whose probabilities sum to `top_p` or more (Holtzman, 2019).
     Tokens of equal score stay or go together.
     """
-    scores = logits / np.float32(settings.temperature)
+    with np.errstate(over="ignore"):  # of a tiny temperature only the highest logits are left
+        scores = (logits.astype(np.float64) - logits.max()) / settings.temperature
     if 0 < settings.top_k < len(scores):
         scores[scores < _kth_largest(scores, settings.top_k)] = -np.inf
     if settings.top_p < 1:
@@ -91,7 +94,7 @@ def warp(logits: np.ndarray, settings: Sampling) -> np.ndarray:
     return scores
 
 
-def _kth_largest(scores: np.ndarray, k: int) -> np.float32:
+def _kth_largest(scores: np.ndarray, k: int) -> np.float64:
     # The k-th largest of the maxima of many pieces cannot lie above it, and leaves few scores of a large vocabulary.
     maxima = scores[: len(scores) // PIECE * PIECE].reshape(-1, PIECE).max(-1)
     if len(maxima) > k:
@@ -107,5 +110,5 @@ def _draw(scores: np.ndarray, draw: np.random.Generator) -> int:
 
 
 def _softmax(scores: np.ndarray) -> np.ndarray:
-    weights = np.exp(scores.astype(np.float64) - scores.max())
+    weights = np.exp(scores - scores.max())
     return weights / weights.sum()

@@ -177,16 +177,32 @@ def test_a_run_that_was_killed_goes_on_from_its_lines(finished, variants, worker
         assert again["variants"]["onnx"][name] == report["variants"]["onnx"][name]
 
 
-def test_more_repeats_and_more_records_add_to_what_is_there(finished, variants, workers, tmp_path):
-    _, done, _, _ = finished
+def test_more_repeats_add_to_what_is_there(finished, variants, workers, tmp_path):
+    report, done, _, _ = finished
     out = shutil.copytree(done, tmp_path / "report")
-    more = SECTION.model_copy(update={"repeats": 3, "limit": None})
-    found = run(variants[:1], DATA, more, out)
-    assert [(job.phase, job.block, len(job.done)) for job in workers.jobs][-1] == ("accuracy", 0, SCORED)
-    assert found["data"]["records"] == len(DATA)
+    run(variants[:1], DATA, SECTION.model_copy(update={"repeats": 3}), out)
+    assert [(job.phase, job.block, len(job.done)) for job in workers.jobs] == [
+        ("timing", 0, PER_BLOCK),
+        ("timing", 1, PER_BLOCK),
+    ]
     fewer = run(variants[:1], DATA, SECTION, out)
-    assert fewer["data"]["records"] == SCORED
-    assert fewer["variants"]["base"]["latency"]["ttft"]["n"] == 4
+    assert fewer["variants"]["base"]["latency"] == report["variants"]["base"]["latency"]
+
+
+def test_answers_are_reused_only_where_the_same_records_share_the_batches(finished, variants, workers, tmp_path):
+    report, done, _, _ = finished
+    out = shutil.copytree(done, tmp_path / "report")
+    found = run(variants[:1], DATA, SECTION.model_copy(update={"limit": None}), out)
+    assert found["data"]["records"] == len(DATA)
+    [accuracy] = [job for job in workers.jobs if job.phase == "accuracy"]
+    assert accuracy.done == frozenset()
+    assert sum(len(job.done) for job in workers.jobs if job.phase == "timing") > 0  # asked alone: no batch to share
+    workers.jobs.clear()
+    fewer = run(variants[:1], DATA, SECTION, out)
+    assert workers.jobs == []
+    assert fewer["variants"]["base"]["score"] == report["variants"]["base"]["score"]
+    run(variants[:1], DATA, SECTION.model_copy(update={"limit": len(DATA)}), out)  # no record more than with null
+    assert [job for job in workers.jobs if job.phase == "accuracy"] == []
 
 
 @pytest.mark.parametrize("change", [{"max_new_tokens": 7}, {"batch_size": 2}, {"threads": 1}, {"latency_tokens": 4}])

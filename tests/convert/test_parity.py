@@ -170,6 +170,23 @@ def test_wrong_positions_after_the_prompt(tiny_checkpoint: Path, graphs: Path, m
         check(tiny_checkpoint, graphs)
 
 
+def test_features_at_the_wrong_place_where_there_are_two_pictures(
+    tiny_checkpoint: Path, graphs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = decoder.image_index
+
+    def backwards(*given: Any) -> np.ndarray:
+        index = right(*given)
+        pictures = np.count_nonzero(np.diff((index >= 0).astype(int)) > 0)
+        return np.where(index < 0, -1, index.max() - index) if pictures > 1 else index
+
+    monkeypatch.setattr(decoder, "image_index", backwards)
+    with pytest.raises(ParityError, match=r"first at prefill logits.*where picture features are put") as caught:
+        check(tiny_checkpoint, graphs)
+    assert rung(caught.value.ladder, "prefill logits")["worst"] in ("two pictures", "batch of unequal lengths")
+    assert rung(caught.value.ladder, "greedy tokens")["answers"] == 7
+
+
 def test_answers_that_differ_though_the_logits_hold(
     tiny_checkpoint: Path, graphs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -96,7 +96,7 @@ def test_top1(different: int, of: int, margin: float, passed: bool) -> None:
 def test_how_many_tokens_decide() -> None:
     assert tokens_needed(0.995) == 200
     assert tokens_needed(0.99) == 100
-    assert tokens_needed(1.0) == 1
+    assert tokens_needed(1.0) == 1000
 
 
 def test_greedy() -> None:

@@ -174,3 +174,11 @@ def test_data_check_is_green_on_different_pictures(capsys, pictures: Path, tmp_p
     code, out, err = run(capsys, "data", "check", tmp_path / "mine.parquet", other, "--json")
     assert (code, err) == (0, "")
     assert json.loads(out) == {"left": 4, "right": 1, "near_duplicates": []}
+
+
+def test_ask_without_a_picture_and_without_a_question(capsys, tiny_checkpoint: Path) -> None:
+    code, out, err = run(capsys, "ask", "--model", tiny_checkpoint, "--max-new-tokens", 4, "what is red")
+    assert code == 0, err
+    assert out.strip()
+    code, _, err = run(capsys, "ask", "--model", tiny_checkpoint, " ")
+    assert (code, err) == (2, "error: the question is empty\n")

@@ -98,6 +98,7 @@ def test_a_run_ends_with_a_report_and_a_second_one_keeps_all(capsys, monkeypatch
         asked = [(variant.name, variant.folder.name, variant.runtime) for variant in variants]
         (out / "bench.json").write_text(json.dumps([asked, len(records), section.limit, command]))
         (out / "index.html").touch()
+        (out / "bench.md").write_text("| table |\n\nnotes\n")
 
     monkeypatch.setattr("bench.run.run", measure)
     before = contents(unbroken)
@@ -125,6 +126,8 @@ def test_a_run_ends_with_a_report_and_a_second_one_keeps_all(capsys, monkeypatch
     assert [entry["kept"] for entry in log[-4:]] == [True] * 4
     code, out, _ = run(capsys, "run", recipe, "-o", unbroken, "--set", "bench.limit=7")
     assert f"report: {unbroken / 'report' / 'index.html'}" in out
+    assert "| table |\n" in out
+    assert "notes" not in out
 
 
 @pytest.mark.slow

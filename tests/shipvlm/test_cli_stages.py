@@ -123,3 +123,10 @@ def test_bench_refuses_two_of_one_name(capsys, tiny_checkpoint: Path, tmp_path: 
     code, _, err = run(capsys, "bench", tiny_checkpoint, tiny_checkpoint, "-o", tmp_path / "report")
     assert code == 2
     assert "'qwen3_vl'" in err
+
+
+@pytest.mark.parametrize("setting", ["convert=null", "convert.precision=fp16", "model.path=elsewhere"])
+def test_a_single_command_is_not_overruled(capsys, tiny_checkpoint: Path, tmp_path: Path, setting: str) -> None:
+    code, _, err = run(capsys, "convert", tiny_checkpoint, "-o", tmp_path / "out", "--set", setting)
+    assert code == 2
+    assert "this command's own arguments and options say" in err

@@ -1,6 +1,8 @@
 """The loop against transformers' own `generate` and against the definition of greedy decoding, one by one and in
 batches; where answers end; what is handed out as they grow; what the clock says."""
 
+import json
+import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,7 +19,8 @@ from transformers import AutoModelForImageTextToText
 from shipvlm.errors import ExecutionError, InputError
 from shipvlm.runtime.checkpoint import Checkpoint, load, prepare
 from shipvlm.runtime.generate import Answer, generate
-from shipvlm.runtime.inputs import Request
+from shipvlm.runtime.inputs import Request, encode
+from shipvlm.runtime.model import open_model
 from shipvlm.runtime.sampling import Sampling
 from tests.shipvlm.made_requests import REQUESTS, picture, requests
 
@@ -217,6 +220,39 @@ def test_refuses_what_is_not_a_number(tiny_checkpoint: Path) -> None:
     broken.model.model.language_model.norm.weight.data[0] = float("nan")
     with pytest.raises(ExecutionError, match="NaN"):
         generate(broken, REQUESTS[:1])
+
+
+def test_refuses_words_that_are_no_text(checkpoint: Checkpoint) -> None:
+    with pytest.raises(InputError, match="the prompt is no valid Unicode"):
+        generate(checkpoint, [Request("what \udcff")])
+
+
+def test_what_the_processor_refuses_need_not_be_a_picture(
+    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise ValueError("too many words")
+
+    monkeypatch.setattr(type(checkpoint.processor), "__call__", refuse)
+    with pytest.raises(InputError, match="the processor refuses the prompt or a picture: too many words"):
+        generate(checkpoint, REQUESTS[:1])
+
+
+@pytest.mark.parametrize("name", ["tiny_checkpoint", "tiny_graphs"])
+def test_refuses_more_tokens_than_the_model_has_positions(
+    name: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(request.getfixturevalue(name), tmp_path / "copy")
+    config = json.loads((folder / "config.json").read_text())
+    config["text_config"]["max_position_embeddings"] = 100
+    (folder / "config.json").write_text(json.dumps(config))
+    model = open_model(folder)
+    prompt = len(encode(model.processor, REQUESTS[1:2]).input_ids[0])
+    [answer] = generate(model, REQUESTS[1:2], Sampling(100 - prompt, ignore_end=True))
+    assert len(answer.token_ids) == 100 - prompt
+    message = f"{prompt} tokens of prompt and {101 - prompt} new ones are more than the 100 .*max_new_tokens"
+    with pytest.raises(InputError, match=message):
+        generate(model, REQUESTS[1:2], Sampling(101 - prompt))
 
 
 @pytest.mark.gpu

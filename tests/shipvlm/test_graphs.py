@@ -18,9 +18,10 @@ from calib_data.records import picture as picture_of
 from convert.export import export_graphs
 from shipvlm.errors import InputError, SetupError
 from shipvlm.runtime import decoder, session
+from shipvlm.runtime import graphs as module
 from shipvlm.runtime.checkpoint import Checkpoint, load
 from shipvlm.runtime.generate import generate
-from shipvlm.runtime.graphs import GraphSet, load_graphs
+from shipvlm.runtime.graphs import GraphSet, available_memory, load_graphs, score_bytes
 from shipvlm.runtime.inputs import Request, encode
 from shipvlm.runtime.model import open_model
 from shipvlm.runtime.sampling import Sampling
@@ -182,6 +183,12 @@ def with_fewer_layers(folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config))
 
 
+def without_positions(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    del config["text_config"]["max_position_embeddings"]
+    (folder / "config.json").write_text(json.dumps(config))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -193,6 +200,7 @@ def with_fewer_layers(folder: Path) -> None:
         (write("graphs.json", schema_version=2), "schema_version is 2, not 1; convert again"),
         (write("graphs.json", precision="int4"), "precision is 'int4'; convert again"),
         (write("graphs.json", deepstack_levels=3), "deepstack_levels is 3, not 2"),
+        (without_positions, "config.json: text_config.max_position_embeddings is None"),
         (with_fewer_layers, r"inputs do not fit config.json \(key_cache_2, value_cache_2\)"),
         (remove("tokenizer.json"), "missing tokenizer.json"),
     ],
@@ -206,6 +214,33 @@ def test_refuses_a_graph_set_that_is_not_whole(
         open_model(folder)
     assert "\n" not in str(refused.value)
     assert "onnxruntime" not in capfd.readouterr().err
+
+
+def test_the_scores_of_the_8b_tower_are_as_large_as_they_are() -> None:
+    assert score_bytes((1, 128, 128), 16) == 16 * 4 * 16384**2
+
+
+def test_a_picture_whose_scores_do_not_fit_is_refused_before_it_runs(
+    graphs: GraphSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = encode(graphs.processor, REQUESTS[2:3])
+    grids = [grid for row in batch.grids for grid in row]
+    most = max(score_bytes(grid, graphs.decoder.shape.vision.heads) for grid in grids)
+    monkeypatch.setattr(module, "available_memory", lambda: most)
+    assert generate(graphs, REQUESTS[2:3], Sampling(1))
+    monkeypatch.setattr(module, "available_memory", lambda: most - 1)
+    largest = max(grids, key=lambda grid: grid[1] * grid[2])
+    patches = f"{largest[1]} x {largest[2]} = {largest[1] * largest[2]} patches"
+    with pytest.raises(InputError, match=rf"{patches} .* GB .*size.longest_edge in preprocessor_config.json"):
+        generate(graphs, REQUESTS[2:3], Sampling(1))
+
+
+def test_available_memory_is_what_the_system_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "meminfo"
+    monkeypatch.setattr(module, "MEMORY_INFO", path)
+    assert available_memory() is None
+    path.write_text("MemTotal:  100 kB\nMemFree:  10 kB\nMemAvailable:   42 kB\n")
+    assert available_memory() == 42 * 1024
 
 
 @pytest.mark.skipif(

@@ -84,7 +84,7 @@ def test_the_quantized_checkpoint_is_as_large_as_planned(
         (["target.device=hopper"], "w8a8-static is slow on onnxruntime, hopper"),
         (["target.device=hopper"], "take w8a16 on onnxruntime"),
         (["target.runtime=transformers"], "w8a8-static is slow on transformers, cpu"),
-        (["target.runtime=vllm"], "runs on NVIDIA GPUs only; take w8a8-static on onnxruntime"),
+        (["target.runtime=vllm"], "not covered here; take w8a8-static on onnxruntime"),
         (["target={runtime: tensorrt-rtx, device: hopper}"], "w8a8-static is refused on tensorrt-rtx, hopper"),
         (["target={runtime: vllm, device: ada}"], "vllm loads checkpoints, no ONNX graphs; write convert: null"),
         (["convert=null"], "onnxruntime loads ONNX graphs; leave out convert: null"),
@@ -102,7 +102,6 @@ def test_the_quantized_checkpoint_is_as_large_as_planned(
         ),
         (["calibration.samples=513"], "calibration: it has 512 records, 513 are asked for"),
         (["convert.parity.items=1601"], "evaluation: it has 1600 records, 1601 are asked for"),
-        (["model.path=nowhere"], "nowhere: no such folder"),
     ],
 )
 def test_a_problem_is_seen(tiny_checkpoint: Path, settings: list[str], message: str) -> None:
@@ -130,9 +129,9 @@ def test_weight_only_schemes_need_no_calibration_and_say_so(tiny_checkpoint: Pat
         (lambda config: config["text_config"].update(attention_bias=True), "attention_bias"),
         (
             lambda config: config["text_config"].update(num_hidden_layers=4),
-            "11 tensors are not those of its config.json",
+            "11 missing tensors",
         ),
-        (lambda config: config["text_config"].update(intermediate_size=96), "9 tensors are not those of its config"),
+        (lambda config: config["text_config"].update(intermediate_size=96), "9 mismatched tensors"),
         (lambda config: config.update(model_type="llava"), "model_type is 'llava'"),
     ],
 )
@@ -155,13 +154,26 @@ def test_a_broken_weights_file_is_a_problem(tiny_checkpoint: Path, tmp_path: Pat
     assert "not readable as safetensors" in problems(planned(tmp_path / "cut"))
 
 
-def test_a_disk_too_small_stops_and_memory_too_small_is_noted(tiny_checkpoint: Path, monkeypatch) -> None:
+def test_a_folder_that_is_missing_is_a_problem() -> None:
+    assert "nowhere: no such folder" in problems(planned(Path("nowhere")))
+
+
+def test_a_tied_head_may_be_stored(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """The tiny checkpoint stores its head; here config.json says that it is the embedding's twin."""
+    folder = shutil.copytree(tiny_checkpoint, tmp_path / "tied")
+    config = json.loads((folder / "config.json").read_text())
+    config["tie_word_embeddings"] = config["text_config"]["tie_word_embeddings"] = True
+    (folder / "config.json").write_text(json.dumps(config))
+    assert problems(planned(folder)) == ""
+
+
+def test_a_disk_and_a_memory_too_small_stop(tiny_checkpoint: Path, monkeypatch) -> None:
     usage = shutil.disk_usage("/")
     monkeypatch.setattr(plan_module.shutil, "disk_usage", lambda _: usage._replace(free=1000))
     monkeypatch.setattr(plan_module.os, "sysconf", lambda _: 1000)
     found = planned(tiny_checkpoint)
     assert "GB are needed, 0.0 GB are free" in problems(found)
-    assert "of memory are needed" in problems(found, stops=False)
+    assert "quantize needs about 1 GB, baseline needs about 1 GB" in problems(found)
 
 
 def test_ignore_means_what_compressed_tensors_means(tiny_checkpoint: Path) -> None:

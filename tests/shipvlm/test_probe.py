@@ -107,6 +107,14 @@ def test_one_engine_can_be_given_the_features_of_the_other(checkpoint: Checkpoin
     assert np.abs(given.prefill[0] - trace(graphs, REQUESTS[:1], 1).prefill[0]).max() > 1e-2
 
 
+def test_the_last_place_of_each_prompt_alone(model: Model) -> None:
+    whole, last = (trace(model, REQUESTS, 3, every=every) for every in (True, False))
+    assert {len(each) for each in last.prefill} == {1}
+    for one, other in zip(whole.prefill, last.prefill, strict=True):
+        assert_close(one[-1:], other)
+    assert_close(whole.decode, last.decode)
+
+
 def test_a_number_of_tokens_means_the_greedy_ones(model: Model) -> None:
     found = trace(model, REQUESTS, 5)
     answers = generate(model, REQUESTS, Sampling(5, ignore_end=True))

@@ -134,3 +134,10 @@ def test_a_recipe_cannot_be_changed() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         DEFAULTS.bench.limit = 3
     assert Recipe.model_validate_json(DEFAULTS.model_dump_json()) == DEFAULTS
+
+
+@pytest.mark.parametrize("text", ["model.path=b", "model={path: b}", "model.path.x=1", "quantize=null"])
+def test_what_a_command_says_is_not_said_again(text: str) -> None:
+    """A single command's digests are of its own arguments; an override would make its manifest lie."""
+    with pytest.raises(InputError, match="this command's own arguments and options say"):
+        make_recipe({"name": "x", "model": {"path": "a"}, "quantize": {"scheme": "w4a16"}}, [text])

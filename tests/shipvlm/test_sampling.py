@@ -50,15 +50,16 @@ def test_the_warpers_are_those_of_transformers(
     if top_p < 1:
         theirs.append(TopPLogitsWarper(top_p))
     wanted = theirs(torch.zeros(1, 0, dtype=torch.long), torch.tensor(logits)[None].double())[0].numpy()
+    wanted = wanted - wanted.max()  # ours are below the highest
     found = warp(logits, Sampling(temperature=temperature, top_k=top_k, top_p=top_p))
     # In float64 here, so that which side of top_p a token is on does not hang on the last bit of a sum.
-    edge = np.abs(_mass_above(wanted, logits / temperature, top_k) - top_p).min() < 1e-5
+    edge = np.abs(_mass_above(logits / temperature, top_k) - top_p).min() < 1e-5
     if not edge:
         np.testing.assert_array_equal(np.isinf(found), np.isinf(wanted))
-        np.testing.assert_allclose(found, wanted, rtol=1e-6)
+        np.testing.assert_allclose(found, wanted, rtol=1e-6, atol=1e-9)
 
 
-def _mass_above(wanted: np.ndarray, scores: np.ndarray, top_k: int) -> np.ndarray:
+def _mass_above(scores: np.ndarray, top_k: int) -> np.ndarray:
     """Sums of the probabilities of the most likely tokens among the top k."""
     ordered = np.sort(scores.astype(np.float64))[::-1][: top_k or None]
     return np.cumsum(softmax(ordered))
@@ -69,7 +70,8 @@ def test_top_k_of_a_large_vocabulary_is_that_of_transformers(seed: int, top_k: i
     logits = np.random.default_rng(seed).normal(size=3000).astype(np.float32)
     logits = logits.round(1) if ties else logits
     wanted = TopKLogitsWarper(top_k)(torch.zeros(1, 0, dtype=torch.long), torch.tensor(logits)[None])[0].numpy()
-    np.testing.assert_array_equal(warp(logits, Sampling(temperature=1, top_k=top_k)), wanted)
+    found = warp(logits, Sampling(temperature=1, top_k=top_k))
+    np.testing.assert_array_equal(found, wanted.astype(np.float64) - logits.max())
 
 
 def test_equal_tokens_stay_or_go_together() -> None:
@@ -98,11 +100,30 @@ def test_greedy_is_the_highest_logit_and_leaves_the_logits_alone(rows: int, seed
     choose(logits, [[1, 2]] * rows, Sampling(temperature=1, top_k=3, top_p=0.5, repetition_penalty=1.2), draws)
 
 
-def test_a_row_that_is_not_a_number_is_refused() -> None:
+@pytest.mark.filterwarnings("error")
+@given(
+    logits=LOGITS, temperature=st.sampled_from([5e-324, 1e-310, 1e-46, 1e-39, 1e-6]), top_p=st.sampled_from([0.5, 1])
+)
+def test_a_tiny_temperature_is_greedy(logits: np.ndarray, temperature: float, top_p: float) -> None:
+    cold = Sampling(temperature=temperature, top_k=5, top_p=top_p)
+    draws = [np.random.default_rng(seed) for seed in range(5)]
+    assert set(choose(np.tile(logits, (5, 1)), [[]] * 5, cold, draws).tolist()) == {int(logits.argmax())}
+
+
+@pytest.mark.filterwarnings("error")
+def test_tokens_that_are_equally_likely_stay_so_when_it_is_cold() -> None:
+    logits = np.tile(np.array([3, 1, 3], np.float32), (50, 1))
+    draws = [np.random.default_rng(seed) for seed in range(50)]
+    assert set(choose(logits, [[]] * 50, Sampling(temperature=1e-39), draws).tolist()) == {0, 2}
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("worst", [np.nan, np.inf])
+def test_a_row_that_is_not_a_number_is_refused(worst: float) -> None:
     logits = np.zeros((2, 5), np.float32)
-    logits[1, 3] = np.nan
+    logits[1, 3] = worst
     for temperature in (0, 1):
-        with pytest.raises(ExecutionError, match="NaN"):
+        with pytest.raises(ExecutionError, match="NaN or infinite"):
             choose(logits, [[], []], Sampling(temperature=temperature), [np.random.default_rng(0)] * 2)
 
 

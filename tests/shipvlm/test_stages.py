@@ -6,13 +6,15 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from shipvlm.artifact import MANIFEST
+from shipvlm.artifact import MANIFEST, verify
 from shipvlm.errors import InputError
-from shipvlm.stages import alone, code_digest, library_versions
+from shipvlm.stages import Progress, alone, code_digest, library_versions
 from tests.shipvlm.made_stage import FILES, run, stage
 
 ROOT = Path(__file__).parents[2]
@@ -23,7 +25,8 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def hidden(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir() if path.name.startswith("."))
+    """What a run left behind, its locks aside."""
+    return sorted(path.name for path in folder.iterdir() if path.name.startswith(".") and path.suffix != ".lock")
 
 
 @contextmanager
@@ -188,5 +191,23 @@ def test_the_lock_lies_beside_the_folder_and_is_free_again(tmp_path: Path) -> No
     for _ in range(2):
         with alone(tmp_path / "out"):
             pass
-    assert hidden(tmp_path) == [".out.lock"]
+    assert [path.name for path in tmp_path.iterdir()] == [".out.lock"]
     assert not (tmp_path / "out" / MANIFEST).exists()
+
+
+def test_a_stage_holds_the_lock_of_its_own_folder(tmp_path: Path) -> None:
+    """A command for one stage and a run of all of them have different folders, one inside the other."""
+    with alone(tmp_path / "made"), pytest.raises(InputError, match="another shipvlm"):
+        run(stage(), tmp_path)
+
+
+def test_a_stage_that_resumes_and_fails_leaves_the_last_result(tmp_path: Path) -> None:
+    def fail(out: Path, progress: Progress) -> dict[str, Any]:
+        (out / "0.txt").write_text("changed")
+        raise ValueError("no")
+
+    before = contents(run(stage(resumes=True), tmp_path).folder)
+    with pytest.raises(ValueError, match="no"):
+        run(replace(stage(resumes=True, section={"a": 2}), make=fail), tmp_path)
+    assert contents(tmp_path / "made") == before
+    verify(tmp_path / "made")
