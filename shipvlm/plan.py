@@ -96,8 +96,10 @@ def _target_problems(recipe: Recipe, line: Line) -> list[Problem]:
         )
     if line.verdict == "unmeasured":
         problems.append(Problem("target", f"{scheme} on {runtime}, {device}: {line.reason}", stops=False))
-    if device != "cpu":
-        note = f"the report is measured on this machine's processor: times on {device} are to be taken there"
+    if device != "cpu" and recipe.bench.device == "cpu":
+        note = (
+            f"the report is measured on this machine's processor; on a machine with {device}: --set bench.device=cuda"
+        )
         problems.append(Problem("target.device", note, stops=False))
     if recipe.convert is None and runtime in GRAPH_RUNTIMES:
         problems.append(Problem("convert", f"{runtime} loads ONNX graphs; leave out convert: null"))

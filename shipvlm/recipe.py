@@ -17,6 +17,7 @@ Observer = Literal["minmax", "percentile", "mse", "entropy"]
 Precision = Literal["fp32", "fp16"]
 Runtime = Literal["onnxruntime", "tensorrt-rtx", "vllm", "sglang", "transformers"]
 Device = Literal["cpu", "turing", "ampere", "ada", "hopper", "blackwell"]
+RunsOn = Literal["cpu", "cuda"]  # of this machine
 
 
 class Section(BaseModel):
@@ -44,6 +45,7 @@ class CalibrationSection(Section):
     data: Text = "calibration"  # a split's name, a file, a folder or a data set id
     samples: Positive | None = 128  # records, evenly spaced over the set; null takes all
     batch_size: Positive = 4
+    device: RunsOn = "cpu"
 
 
 class QuantizeSection(Section):
@@ -79,6 +81,7 @@ class BenchSection(Section):
 
     data: Text = "evaluation"
     limit: Positive | None = 40  # records of each task; null takes all
+    device: RunsOn = "cpu"
     batch_size: Positive = 16  # answers that are scored
     max_new_tokens: Positive = 64
     latency_items: Positive = 16  # requests that are timed, one at a time

@@ -55,7 +55,7 @@ def quantize_stage(recipe: Recipe, source_digest: str) -> Stage:
     if SCALES[section.scheme].activations:
         records = spread(_records(calibration.data), calibration.samples)
         inputs["calibration"] = digest(records)
-        chosen["calibration"] = {"batch_size": calibration.batch_size}
+        chosen["calibration"] = {"batch_size": calibration.batch_size, "device": calibration.device}
     else:
         chosen["quantize"] = {name: chosen["quantize"][name] for name in ("scheme", "ignore")}
 
@@ -63,7 +63,8 @@ def quantize_stage(recipe: Recipe, source_digest: str) -> Stage:
         quiet_libraries()
         from quantize.stage import run
 
-        return run(recipe.model.path, section, records or None, out, progress, batch_size=calibration.batch_size)
+        batch_size, device = calibration.batch_size, calibration.device
+        return run(recipe.model.path, section, records or None, out, progress, device=device, batch_size=batch_size)
 
     libraries = (*RUNNING, "compressed-tensors")
     return Stage("quantize", inputs, chosen, ("quantize", *RECORDS, *FAMILY), libraries, make)
@@ -116,7 +117,7 @@ def bench_stage(recipe: Recipe, variants: Mapping[str, tuple[Path, str]], comman
         quiet_libraries()
         from bench.run import Variant, run
 
-        chosen = [Variant.of(name, folder) for name, (folder, _) in variants.items()]
+        chosen = [Variant.of(name, folder, recipe.bench.device) for name, (folder, _) in variants.items()]
         run(chosen, records, recipe.bench, out, command=command, progress=progress)
         return {}
 

@@ -33,7 +33,9 @@ class Exported:
     vision: ort.InferenceSession
 
 
-@pytest.fixture(scope="module", params=[(1, True), (2, False), (3, True)], ids="{0[0]} levels, tied {0[1]}".format)
+@pytest.fixture(
+    scope="module", params=[(1, True), (2, False), (3, True), (3, False)], ids="{0[0]} levels, tied {0[1]}".format
+)
 def exported(request, tmp_path_factory, tiny_checkpoint) -> Exported:
     folder = tmp_path_factory.mktemp("graphs")
     checkpoint = write_checkpoint(folder / "checkpoint", tiny_checkpoint, *request.param)

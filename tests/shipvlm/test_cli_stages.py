@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from shipvlm.artifact import MANIFEST
 from tests.shipvlm.commands import pack, run
@@ -130,3 +131,14 @@ def test_a_single_command_is_not_overruled(capsys, tiny_checkpoint: Path, tmp_pa
     code, _, err = run(capsys, "convert", tiny_checkpoint, "-o", tmp_path / "out", "--set", setting)
     assert code == 2
     assert "this command's own arguments and options say" in err
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has what is refused here")
+@pytest.mark.parametrize(("command", "section"), [("quantize", "calibration"), ("bench", "bench")])
+def test_a_gpu_that_is_not_there_is_not_replaced(capsys, tiny_checkpoint, tmp_path, command: str, section: str) -> None:
+    few = FEW if command == "quantize" else ("--limit", "1")
+    arguments = (command, tiny_checkpoint, "-o", tmp_path / "out", *few, "--set", f"{section}.device=cuda")
+    code, _, err = run(capsys, *arguments)
+    assert code == 3, err
+    assert "no CUDA device can be used here" in err
+    assert not (tmp_path / "out").exists()
