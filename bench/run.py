@@ -74,7 +74,8 @@ def run(
     timed = list({record.id: record for record in timed}.values())
     make_folder(out / "observations")  # before the work
     described = {variant.name: _describe(variant) for variant in variants}
-    keys = _keys(described, {"timing": digest(records), "accuracy": digest(scored)}, section)
+    in_batches = sorted(scored, key=lambda record: record.id)  # batches are made by size: their order does not matter
+    keys = _keys(described, {"timing": digest(records), "accuracy": digest(in_batches)}, section)
     logs = {name: out / "observations" / f"{name}.jsonl" for name in described}
     measured = {
         name: [line for phase in PHASES for line in observations.read(log, keys[name, phase])]
@@ -182,7 +183,12 @@ def _keys(
     made_with = json.dumps([libraries([*LIBRARIES, *RUNTIMES]), machine(), code_digest(MEASURES)])
     return {
         (name, phase): run_key(
-            *(entry[field] for field in ("digest", "runtime", "device")), baseline, data[phase], settings, made_with
+            phase,
+            *(entry[field] for field in ("digest", "runtime", "device")),
+            baseline,
+            data[phase],
+            settings,
+            made_with,
         )
         for name, entry in described.items()
         for phase in PHASES

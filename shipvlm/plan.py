@@ -222,6 +222,6 @@ def _machine_problems(steps: list[Step], out: Path) -> list[Problem]:
         needs = ", ".join(f"{step.name} needs about {step.memory_bytes / 1e9:.0f} GB" for step in large)
         message = f"{needs} of memory, this machine has {memory / 1e9:.0f} GB; take a machine with more"
         if large[0] is not steps[0]:
-            message += f", or end before it: --until {steps[steps.index(large[0]) - 1].name}"
+            message += f", or end before it: shipvlm run --until {steps[steps.index(large[0]) - 1].name}"
         problems.append(Problem("model.path", message))
     return problems

@@ -27,7 +27,7 @@ def ask(
     device: Annotated[Literal["cpu", "cuda"], typer.Option(help="Where the model runs.")] = "cpu",
     as_json: AsJson = False,
 ) -> None:
-    """Ask a checkpoint or an artifact a question about one or several pictures (greedy; FP32 on the CPU)."""
+    """Ask a checkpoint or an artifact a question about pictures, or without one. Greedy unless told otherwise."""
     if not question.strip():
         raise InputError("the question is empty")
     check_model(model)

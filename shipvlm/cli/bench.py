@@ -51,15 +51,20 @@ def bench(
     recipe = make_recipe(values, settings or ())
     digests = [folder_digest(path) if (path / MANIFEST).is_file() else checkpoint_digest(path) for path in folders]
     variants = {name: (path, digest) for name, path, digest in zip(names, folders, digests, strict=True)}
-    options = ["-o", str(out), "--data", data, *(["--limit", str(limit)] if limit else [])]
+    options = ["-o", _shown(out), "--data", _shown(Path(data)), *(["--limit", str(limit)] if limit else [])]
     changes = [part for setting in settings or () for part in ("--set", setting)]
-    command = shlex.join(["shipvlm", "bench", *map(str, folders), *options, *changes])
+    command = shlex.join(["shipvlm", "bench", *map(_shown, folders), *options, *changes])
     run_alone(bench_stage(recipe, variants, command), folders, out)
     if as_json:
         print((out / "bench.json").read_text(encoding="utf-8"), end="")
     else:
         print((out / "bench.md").read_text(encoding="utf-8"))
         print(f"report: {out / 'index.html'}")
+
+
+def _shown(path: Path) -> str:
+    """A path as a report says it: one of this machine alone by its last part."""
+    return path.name if path.is_absolute() else str(path)
 
 
 def _time_shape(name: str, layers: int, prompt_tokens: int, as_json: bool) -> None:

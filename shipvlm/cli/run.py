@@ -1,6 +1,7 @@
 """shipvlm run: a recipe from checkpoint to report. What is there and still right is kept."""
 
 import json
+import shlex
 from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
@@ -34,8 +35,8 @@ def run(
     read = read_recipe(recipe, settings or ())
     target = out or default_out(read)
     refuse_problems(make_plan(read, target, until))
-    changed = [f"--set {setting}" for setting in settings or ()]
-    command = " ".join(["shipvlm run", recipe.name if recipe.is_absolute() else str(recipe), *changed])
+    changed = [part for setting in settings or () for part in ("--set", setting)]
+    command = shlex.join(["shipvlm", "run", recipe.name if recipe.is_absolute() else str(recipe), *changed])
     try:
         with alone(target), shown() as (progress, say):
             done = run_recipe(read, target, until, command, progress, say)
