@@ -1,12 +1,13 @@
 """What a scene says of itself must be what its pixels show."""
 
+import math
 import random
 import re
 
 import numpy as np
 import pytest
 import scipy.ndimage
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -52,14 +53,19 @@ def blobs(image) -> list[tuple[float, float]]:
 
 @few
 @given(seed=st.integers(0, 10**9))
+@example(seed=5292)  # a drawing on the border of two thirds
 def test_counts_and_places_are_those_in_the_picture(assets: Assets, seed: int) -> None:
     rng = random.Random(seed)
     scene = compose(rng, assets, (360, 300))
     plain = [g for g in scene.groups if g.tint is None]
     found = blobs(scene.image)
     assert len(found) == sum(g.count for g in plain)
-    seen = sorted(PLACES[int(y * 3 / 300) * 3 + int(x * 3 / 360)] for x, y in found)
-    assert seen == sorted(place for g in plain for place in g.places)
+    for group in plain:
+        for x, y in group.centres:
+            seen = min(found, key=lambda each: math.dist(each, (x, y)))
+            assert math.dist(seen, (x, y)) < 4
+            # What stands near a border of thirds is asked for nowhere: a pixel decides where it is.
+            assert group.place in (None, PLACES[int(seen[1] * 3 / 300) * 3 + int(seen[0] * 3 / 360)])
     for ask in vqa(rng, scene):
         if ask.kind == "how many in all":
             assert ask.answers[0] == str(sum(g.count for g in scene.groups))
