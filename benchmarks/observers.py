@@ -17,7 +17,6 @@ import torch
 from calib_data.load import load_records
 from calib_data.records import Record, picture
 from quantize.calibrate import Calibration, calibrate
-from quantize.schemes import split_layers
 from quantize.stage import run
 from quantize.static import input_scales
 from quantize.write import stored_dtypes
@@ -25,6 +24,7 @@ from shipvlm.families.outlier_twin import outlier_twin_folder
 from shipvlm.families.qwen3_vl.layers import decoder_groups
 from shipvlm.families.qwen3_vl.shape import read_shape
 from shipvlm.folder import check_folder
+from shipvlm.ignore import split_layers
 from shipvlm.recipe import Observer, QuantizeSection
 from shipvlm.runtime.checkpoint import Checkpoint, load
 from shipvlm.runtime.generate import generate

@@ -15,7 +15,7 @@ from calib_data.records import Record
 from quantize.audit import audit
 from quantize.calibrate import calibrate
 from quantize.rtn import check_groups
-from quantize.schemes import quantization_config, quantization_scheme, split_layers
+from quantize.schemes import quantization_config, quantization_scheme
 from quantize.static import calibration_report, input_scales
 from quantize.write import stored_dtypes, write_checkpoint
 from shipvlm.errors import InputError
@@ -23,6 +23,7 @@ from shipvlm.families.qwen3_vl.layers import decoder_groups
 from shipvlm.families.qwen3_vl.parameters import parameter_shapes
 from shipvlm.families.qwen3_vl.shape import read_shape
 from shipvlm.folder import check_folder, weight_files
+from shipvlm.ignore import split_layers
 from shipvlm.recipe import QuantizeSection
 from shipvlm.runtime.checkpoint import load
 from shipvlm.stages import Progress

@@ -11,9 +11,10 @@ from shipvlm.errors import InputError
 from shipvlm.families.qwen3_vl.layers import decoder_groups
 from shipvlm.families.qwen3_vl.shape import Shape, read_shape
 from shipvlm.folder import check_folder, weight_files
+from shipvlm.ignore import split_layers
 from shipvlm.recipe import Recipe
 from shipvlm.schemes import DEVICES, RUNTIMES, SCALES, Line, lookup, nearest
-from shipvlm.sizes import FLOAT_BYTES, Header, check_tensors, decoder_linears, ignored, quantized_bytes, side_bytes
+from shipvlm.sizes import FLOAT_BYTES, Header, check_tensors, quantized_bytes, side_bytes
 
 GRAPH_RUNTIMES = ("onnxruntime", "tensorrt-rtx")
 LIBRARIES_BYTES = 600e6  # torch, transformers and onnxruntime in memory, before any model
@@ -63,8 +64,8 @@ def plan(recipe: Recipe, out: Path, records: Mapping[str, int | str | None], unt
     except InputError as error:
         problems.append(Problem("model.path", str(error)))
     else:
-        problems += _layer_problems(recipe, shape, headers)
-        layers = _quantized_layers(recipe, headers)
+        layers, wrong = _layers(recipe, shape, headers)
+        problems += wrong
         steps = _steps(recipe, headers, layers, until)
         model = _describe(recipe, shape, headers, layers)
         problems += _machine_problems(steps, out)
@@ -130,47 +131,22 @@ def _data_problems(recipe: Recipe, records: Mapping[str, int | str | None]) -> l
     return problems
 
 
-def _quantized_layers(recipe: Recipe, headers: Mapping[str, Header]) -> dict[str, Header]:
-    linears = decoder_linears(headers)
+def _layers(recipe: Recipe, shape: Shape, headers: Mapping[str, Header]) -> tuple[dict[str, Header], list[Problem]]:
+    """The Linears that become integers, and what is wrong with the choice of them."""
+    scheme, groups = recipe.quantize.scheme, decoder_groups(shape.text.layers)
+    problems = []
     try:
-        left = {name for names in ignored(linears, recipe.quantize.ignore).values() for name in names}
-    except InputError:
-        left = set()  # reported as a problem of its own
-    return {name: header for name, header in linears.items() if name not in left}
-
-
-def _layer_problems(recipe: Recipe, shape: Shape, headers: Mapping[str, Header]) -> list[Problem]:
-    where, group = "quantize.ignore", SCALES[recipe.quantize.scheme].group
-    try:
-        found = ignored(decoder_linears(headers), recipe.quantize.ignore)
+        groups, _ = split_layers(groups, recipe.quantize.ignore)
     except InputError as error:
-        return [Problem(where, str(error))]
-    problems = [
-        Problem(
-            where, f"{pattern} is the name of no Linear of the decoder, such as {next(iter(decoder_linears(headers)))}"
-        )
-        for pattern, names in found.items()
-        if not names
-    ]
-    layers = _quantized_layers(recipe, headers)
-    if not layers:
-        problems.append(Problem(where, "nothing is left to quantize"))
-    if split := _split_groups(layers, shape.text.layers):
-        message = f"{', '.join(split)} read one tensor, so all of them are quantized or none; ignore all"
-        problems.append(Problem(where, message))
-    if group:
-        odd = [f"{name} ({header.shape[1]})" for name, header in layers.items() if header.shape[1] % group]
+        problems.append(Problem("quantize.ignore", str(error)))
+    layers = {name: headers[f"{name}.weight"] for group in groups for name in group}
+    if columns := SCALES[scheme].group:
+        odd = [f"{name} ({header.shape[1]})" for name, header in layers.items() if header.shape[1] % columns]
         if odd:
             more = f" and {len(odd) - 1} more layers" if len(odd) > 1 else ""
-            message = f"groups of {group} columns do not divide the width of {odd[0]}{more}; take w8a16"
+            message = f"groups of {columns} columns do not divide the width of {odd[0]}{more}; take w8a16"
             problems.append(Problem("quantize.scheme", message))
-    return problems
-
-
-def _split_groups(layers: Mapping[str, Header], decoder_layers: int) -> tuple[str, ...] | None:
-    """The first Linears with one input of which some are quantized and some are not."""
-    groups = decoder_groups(decoder_layers)
-    return next((group for group in groups if len({name in layers for name in group}) == 2), None)
+    return layers, problems
 
 
 def _steps(recipe: Recipe, headers: Mapping[str, Header], layers: Mapping[str, Header], until: str) -> list[Step]:

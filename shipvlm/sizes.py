@@ -1,7 +1,6 @@
 """What a checkpoint holds and what a scheme makes of it, in bytes: from the headers of the files, no tensor is read."""
 
 import math
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,6 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from shipvlm.errors import InputError
-from shipvlm.families.qwen3_vl.layers import DECODER_LAYERS
 from shipvlm.families.qwen3_vl.parameters import HEAD, parameter_shapes
 from shipvlm.families.qwen3_vl.shape import Shape
 from shipvlm.folder import SIDE_FILES, weight_files
@@ -64,32 +62,6 @@ def check_tensors(folder: Path, shape: Shape) -> dict[str, Header]:
                 f"{folder}: {len(names)} {kind} tensors, first {', '.join(names[:3])}; "
                 "the weights do not belong to this config.json"
             )
-    return found
-
-
-def decoder_linears(headers: Mapping[str, Header]) -> dict[str, Header]:
-    """The Linears of the text decoder, by name without `.weight`: what every scheme quantizes."""
-    return {
-        name.removesuffix(".weight"): header
-        for name, header in headers.items()
-        if name.startswith(DECODER_LAYERS) and name.endswith(".weight") and len(header.shape) == 2
-    }
-
-
-def ignored(layers: Iterable[str], patterns: Iterable[str]) -> dict[str, list[str]]:
-    """The layers that each pattern leaves unquantized: a pattern is a name, or `re:` and a regular expression.
-
-    Raises `InputError` for what is no regular expression.
-    """
-    names, found = list(layers), {}
-    for pattern in patterns:
-        if not pattern.startswith("re:"):
-            found[pattern] = [name for name in names if name == pattern]
-            continue
-        try:
-            found[pattern] = [name for name in names if re.match(pattern[3:], name)]
-        except re.error as error:
-            raise InputError(f"{pattern} is no regular expression: {error}") from error
     return found
 
 

@@ -67,7 +67,7 @@ def quantize_stage(recipe: Recipe, source_digest: str) -> Stage:
         return run(recipe.model.path, section, records or None, out, progress, device=device, batch_size=batch_size)
 
     libraries = (*RUNNING, "compressed-tensors")
-    return Stage("quantize", inputs, chosen, ("quantize", *RECORDS, *FAMILY), libraries, make)
+    return Stage("quantize", inputs, chosen, ("quantize", "shipvlm.ignore", *RECORDS, *FAMILY), libraries, make)
 
 
 def convert_stage(

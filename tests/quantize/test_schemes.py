@@ -4,9 +4,10 @@ import re
 
 import pytest
 
-from quantize.schemes import FAMILY_IGNORE, is_quantized, quantization_config, quantization_scheme, split_layers
+from quantize.schemes import FAMILY_IGNORE, is_quantized, quantization_config, quantization_scheme
 from shipvlm.errors import InputError
 from shipvlm.families.qwen3_vl.layers import decoder_groups
+from shipvlm.ignore import split_layers
 
 GROUPS = decoder_groups(12)
 LAYER = "model.language_model.layers"
@@ -35,7 +36,7 @@ def test_names_and_patterns_leave_whole_groups():
         (("re:.*(",), "no regular expression"),
         ((f"{LAYER}.0.self_attn.q_proj",), r"q_proj and .*k_proj, .*v_proj read the same input"),
         ((f"{LAYER}.3.mlp.up_proj",), r"up_proj and .*gate_proj read the same input"),
-        (("re:.*",), "leaves nothing to quantize"),
+        (("re:.*",), "nothing is left to quantize"),
     ],
 )
 def test_refuses_what_does_not_fit(ignore, message):

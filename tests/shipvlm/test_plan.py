@@ -13,9 +13,10 @@ import pytest
 from calib_data.load import load_records
 from quantize.stage import run as run_quantize
 from shipvlm import plan as plan_module
+from shipvlm.families.qwen3_vl.layers import decoder_groups
+from shipvlm.ignore import ignored
 from shipvlm.plan import plan
 from shipvlm.recipe_file import make_recipe
-from shipvlm.sizes import decoder_linears, ignored, read_headers
 
 COUNTS: dict[str, int | str | None] = {"calibration": 512, "evaluation": 1600}
 
@@ -90,15 +91,15 @@ def test_the_quantized_checkpoint_is_as_large_as_planned(
         (["convert=null"], "onnxruntime loads ONNX graphs; leave out convert: null"),
         (
             ["quantize.scheme=w4a16", "target={runtime: vllm, device: ada}", "convert=null"],
-            "groups of 128 columns do not divide the width of model.language_model.layers.0.mlp.gate_proj (64) "
+            "groups of 128 columns do not divide the width of model.language_model.layers.0.self_attn.q_proj (64) "
             "and 17 more layers; take w8a16",
         ),
-        (["quantize.ignore=[nothing]"], "nothing is the name of no Linear"),
+        (["quantize.ignore=[nothing]"], "'nothing' matches no layer of the text decoder"),
         (["quantize.ignore=['re:(']"], "( is no regular expression"),
         (["quantize.ignore=['re:.*']"], "nothing is left to quantize"),
         (
             ["quantize.ignore=['re:.*v_proj']"],
-            "0.self_attn.k_proj, model.language_model.layers.0.self_attn.v_proj read one tensor",
+            "0.self_attn.k_proj read the same input and are quantized together or not at all",
         ),
         (["calibration.samples=513"], "calibration: it has 512 records, 513 are asked for"),
         (["convert.parity.items=1601"], "evaluation: it has 1600 records, 1601 are asked for"),
@@ -179,7 +180,7 @@ def test_a_disk_and_a_memory_too_small_stop(tiny_checkpoint: Path, monkeypatch) 
 def test_ignore_means_what_compressed_tensors_means(tiny_checkpoint: Path) -> None:
     from compressed_tensors.utils import match_name
 
-    names = list(decoder_linears(read_headers(tiny_checkpoint)))
+    names = [name for group in decoder_groups(3) for name in group]
     patterns = ["re:.*mlp.*", "re:model.language_model.layers.1.", "re:mlp", names[3], "mlp", "re:.*[qk]_proj"]
     wanted = {pattern: [name for name in names if match_name(name, pattern)] for pattern in patterns}
     assert ignored(names, patterns) == wanted
