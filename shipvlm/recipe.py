@@ -17,6 +17,7 @@ Observer = Literal["minmax", "percentile", "mse", "entropy"]
 Precision = Literal["fp32", "fp16"]
 Runtime = Literal["onnxruntime", "tensorrt-rtx", "vllm", "sglang", "transformers"]
 Device = Literal["cpu", "turing", "ampere", "ada", "hopper", "blackwell"]
+Source = Literal["auto", "hf", "modelscope"]
 RunsOn = Literal["cpu", "cuda"]  # of this machine
 
 
@@ -27,9 +28,16 @@ class Section(BaseModel):
 
 
 class ModelSection(Section):
-    """The checkpoint to start from."""
+    """The checkpoint to start from: a folder, which is fetched first where `repo` says from where."""
 
     path: Path  # folder in Hugging Face layout, 16- or 32-bit weights
+    repo: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+$")] | None = None  # owner/name on a hub
+    revision: Text | None = None  # branch, tag or commit; null is the default branch
+    source: Source = "auto"
+    endpoint: Text | None = None  # of a mirror; null is HF_ENDPOINT or MODELSCOPE_ENDPOINT, else the hub itself
+    include: tuple[Text, ...] = ()  # further files to fetch: patterns such as docs/*
+    lock: Path | None = None  # a checkpoint.lock.json: exactly these bytes, or none
+    adapters: tuple[Path, ...] = ()  # folders with LoRA adapters (PEFT), merged in this order
 
 
 class TargetSection(Section):

@@ -15,7 +15,7 @@ from packaging.version import Version
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-STAGES = ("quantize", "convert", "bench")
+STAGES = ("fetch", "quantize", "convert", "bench")
 PACKAGES = ("shipvlm", "calib_data", *STAGES)
 MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 EXAMPLES = sorted((ROOT / "examples").rglob("*.py"))  # not installed, otherwise held to the same

@@ -28,7 +28,7 @@ def _reported(error: Exception) -> ShipvlmError:
     """What to say about an exception. One that nobody foresaw must not leave with 1, which stands for a gate."""
     if isinstance(error, ShipvlmError):
         return error
-    own = ("shipvlm", "calib_data", "quantize", "convert", "bench")
+    own = ("shipvlm", "calib_data", "fetch", "quantize", "convert", "bench")
     if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] not in own:
         return SetupError(
             f"the package {error.name} is not installed: in the checkout, run make setup or pip install -e '.[cpu]'"
