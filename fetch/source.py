@@ -2,7 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
+
+if TYPE_CHECKING:
+    from fetch.request import Refused
+    from fetch.retry import Again
+    from shipvlm.errors import ShipvlmError
 
 SourceName = Literal["hf", "modelscope", "folder"]
 
@@ -52,3 +57,7 @@ class Source(Protocol):
     def list(self, repo: str, revision: str | None) -> Listing: ...
 
     def place(self, listing: Listing, path: str) -> Place: ...
+
+    def explain(self, listing: Listing, error: "Again | Refused") -> "ShipvlmError":
+        """What a request for one of the listing's files that failed for good means, for people."""
+        ...

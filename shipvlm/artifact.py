@@ -13,6 +13,7 @@ from typing import Any
 
 from shipvlm.errors import GateError, InputError
 from shipvlm.folder import SIDE_FILES, WEIGHTS_INDEX, weight_files
+from shipvlm.lock import check_finished, check_table
 
 MANIFEST = "manifest.json"
 SCHEMA_VERSION = 1
@@ -77,9 +78,15 @@ def folder_digest(folder: Path) -> str:
 
 
 def checkpoint_digest(folder: Path) -> str:
-    """sha256 of a checkpoint's files: weights, their index, and `SIDE_FILES`. Other files there do not matter."""
+    """sha256 of a checkpoint's files: weights, their index, and `SIDE_FILES`. Other files there do not matter.
+
+    Raises `GateError` when the folder was fetched and its bytes are not those of its lock, `InputError` when its
+    download was broken off.
+    """
+    check_finished(folder)
     side = [name for name in (*SIDE_FILES, WEIGHTS_INDEX) if (folder / name).is_file()]
     table = _table(folder, [*(path.name for path in weight_files(folder)), *side])
+    check_table(folder, table)
     return sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()
 
 

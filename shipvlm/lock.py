@@ -1,26 +1,31 @@
 """`checkpoint.lock.json`: the bytes that a fetched checkpoint consists of, on every machine and from every source."""
 
 import json
+import os
 import re
-from hashlib import file_digest
+from collections.abc import Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import file_digest, sha256
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from shipvlm.errors import GateError, InputError
+from shipvlm.folder import SIDE_FILES, WEIGHTS_INDEX
 
 LOCK = "checkpoint.lock.json"
-SCHEMA_VERSION = 1
 # In a fetched folder: what is on its way (the lock too, until all is there), and bytes that were not the right ones.
 UNFINISHED, QUARANTINE = ".fetch", ".quarantine"
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 NAMED = 5  # files that an error lists
+HASHERS = 4  # files that are hashed at the same time
 
 
 def safe_path(path: str) -> str:
     """`path` when it names a file below a folder and nothing else; raises `ValueError` otherwise."""
     parts = path.split("/")
-    if not path or "\\" in path or "\0" in path or any(part in ("", ".", "..") for part in parts):
+    if not path or not path.isprintable() or "\\" in path or any(part in ("", ".", "..") for part in parts):
         raise ValueError(f"{path!r} is no path of a file inside a folder")
     if parts[0] in (UNFINISHED, QUARANTINE, LOCK):
         raise ValueError(f"{path!r} is a name that shipvlm uses itself")
@@ -29,6 +34,7 @@ def safe_path(path: str) -> str:
 
 SafePath = Annotated[str, AfterValidator(safe_path)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Commit = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
 
 
 class LockedFile(BaseModel):
@@ -49,13 +55,14 @@ class Lock(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    schema_version: int = SCHEMA_VERSION
+    schema_version: Literal[1] = 1
     repo: str  # owner/name; the folder's own name for a local folder
-    revision: str  # as it was asked for: a branch, a tag or a commit
-    commit: str | None  # what that was on `source`; None for a folder
-    source: str  # hf, modelscope, folder
+    revision: str | None  # as it was asked for: a branch, a tag or a commit; None for a folder
+    commit: Commit | None  # what that was on `source`; None where the source has none, and for a folder
+    source: Literal["hf", "modelscope", "folder"]
     endpoint: str | None  # None for a folder
     licence: str | None  # as the model card names it
+    include: tuple[str, ...] = ()  # patterns of further files that were asked for
     files: dict[SafePath, LockedFile]
     documents: dict[SafePath, LockedFile]
 
@@ -68,13 +75,19 @@ def read_lock(path: Path) -> Lock:
         raise InputError(f"{path}: cannot be read ({error.strerror}); give a {LOCK} of shipvlm fetch") from error
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
+        place = ".".join(map(str, first["loc"])) or "the file"
         raise InputError(f"{path}: is no lock: {place}: {first['msg']}; fetch the checkpoint again") from error
 
 
 def write_lock(lock: Lock, path: Path) -> None:
-    """Write `lock`, the same bytes for the same lock."""
-    path.write_text(json.dumps(_ordered(lock), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    """Write `lock`, the same bytes for the same lock; `path` has the old one or the new one, never a part."""
+    text = json.dumps(_ordered(lock), indent=2, ensure_ascii=False) + "\n"
+    new = path.with_name(f".{path.name}.new")
+    with new.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    new.replace(path)
 
 
 def _ordered(lock: Lock) -> dict[str, Any]:
@@ -91,25 +104,34 @@ def check_finished(folder: Path) -> None:
 def differences(folder: Path, lock: Lock) -> dict[str, str]:
     """Hash every locked file in `folder`: {path: what is wrong with it}, empty when all are as locked.
 
-    A link counts as wrong: what it points to can change without the folder changing.
+    A link counts as wrong: what it points to can change without the folder changing. So does a file beside the locked
+    ones that would be loaded with them.
     """
-    found = {}
-    for path, wanted in sorted({**lock.files, **lock.documents}.items()):
-        if problem := difference(folder / path, wanted):
-            found[path] = problem
-    return found
+    wanted = sorted({**lock.files, **lock.documents}.items())
+    with ThreadPoolExecutor(HASHERS) as pool:
+        problems = pool.map(lambda item: difference(folder, *item), wanted)
+        found = {path: problem for (path, _), problem in zip(wanted, problems, strict=True) if problem}
+    return dict.fromkeys(strangers(folder, lock.files), "not in the lock, and would be loaded") | found
 
 
-def difference(path: Path, wanted: LockedFile) -> str | None:
-    """What is wrong with one file, None when it is as locked."""
-    if path.is_symlink():
+def strangers(folder: Path, known: Collection[str]) -> list[str]:
+    """Files in `folder` that would be loaded with a checkpoint or an adapter and are none of the `known` ones."""
+    loaded = {*SIDE_FILES, WEIGHTS_INDEX, ADAPTER_CONFIG}
+    names = (path.name for path in folder.iterdir() if path.name in loaded or path.suffix == ".safetensors")
+    return sorted(name for name in names if name not in known)
+
+
+def difference(folder: Path, path: str, wanted: LockedFile) -> str | None:
+    """What is wrong with one file of `folder`, None when it is as locked."""
+    file = folder / path
+    if any(part.is_symlink() for part in (file, *file.parents[: path.count("/")])):
         return "a link"
-    if not path.is_file():
+    if not file.is_file():
         return "missing"
-    if (size := path.stat().st_size) != wanted.bytes:
+    if (size := file.stat().st_size) != wanted.bytes:
         return f"{size:,} bytes instead of {wanted.bytes:,}"
-    with path.open("rb") as file:
-        return None if file_digest(file, "sha256").hexdigest() == wanted.sha256 else "other bytes (sha256)"
+    with file.open("rb") as opened:
+        return None if file_digest(opened, "sha256").hexdigest() == wanted.sha256 else "other bytes (sha256)"
 
 
 def verify_lock(folder: Path) -> Lock:
@@ -119,14 +141,55 @@ def verify_lock(folder: Path) -> Lock:
     """
     check_finished(folder)
     lock = read_lock(folder / LOCK)
-    if wrong := differences(folder, lock):
-        parts = [f"{path}: {problem}" for path, problem in list(wrong.items())[:NAMED]]
-        more = f" and {len(wrong) - NAMED} more" if len(wrong) > NAMED else ""
+    refuse(folder, differences(folder, lock))
+    return lock
+
+
+def check_table(folder: Path, table: Mapping[str, Mapping[str, Any]]) -> None:
+    """Hold the files of a checkpoint that were just hashed, {path: {bytes, sha256}}, against the lock of `folder`.
+
+    For who must hash them anyway. Without a lock there is nothing to hold. Raises as `verify_lock` does.
+    """
+    if not (folder / LOCK).is_file():
+        return
+    lock = read_lock(folder / LOCK)
+    wrong = dict.fromkeys(strangers(folder, lock.files), "not in the lock, and would be loaded")
+    for path, entry in table.items():
+        if path in lock.files and LockedFile(**entry) != lock.files[path]:
+            wrong[path] = "other bytes"
+    wrong |= {path: "missing" for path in lock.files if not (folder / path).is_file()}
+    refuse(folder, wrong)
+
+
+def refuse(folder: Path, wrong: Mapping[str, str]) -> None:
+    """Raise `GateError` when a file of `folder` is wrong: {path: how}."""
+    if wrong:
         raise GateError(
-            f"{folder}: is not what {LOCK} says: {'; '.join(parts)}{more}. "
+            f"{folder}: is not what {LOCK} says: {some(wrong)}. "
             "Run the same shipvlm fetch again: it sets these files aside and fetches only them"
         )
-    return lock
+
+
+def some(wrong: Mapping[str, str]) -> str:
+    """The first few of {path: what is wrong with it} in words."""
+    parts = [f"{path}: {problem}" for path, problem in list(wrong.items())[:NAMED]]
+    return "; ".join(parts) + (f" and {len(wrong) - NAMED} more" if len(wrong) > NAMED else "")
+
+
+def files_digest(lock: Lock) -> str:
+    """sha256 of the table of `files`: one number for what is loaded, the same from whichever source it came."""
+    return sha256(json.dumps(_ordered(lock)["files"], sort_keys=True).encode()).hexdigest()
+
+
+def origin(folder: Path) -> dict[str, str | None] | None:
+    """Where a fetched checkpoint is from, for the manifests of what is made of it; None for one that has no lock.
+
+    Says nothing of the way it took: two machines that fetched the same bytes of the same commit say the same.
+    """
+    if not (folder / LOCK).is_file():
+        return None
+    lock = read_lock(folder / LOCK)
+    return {"repo": lock.repo, "commit": lock.commit, "licence": lock.licence, "sha256": files_digest(lock)}
 
 
 def is_commit(revision: str) -> bool:

@@ -46,7 +46,8 @@ def _options(
 ) -> None:
     """Take a vision-language checkpoint to production artifacts with written evidence.
 
-    Exit codes: 0 done, 1 a gate did not pass, 2 bad input, 3 this machine lacks something, 4 the work failed.
+    Exit codes: 0 done, 1 a gate did not pass, 2 bad input, 3 this machine lacks something, 4 the work failed,
+    5 a source of checkpoints refuses.
     """
     context.ensure_object(dict)["debug"] = debug
 
@@ -74,17 +75,24 @@ def open_picture(path: Path) -> "Image":
         raise InputError(f"{path}: {error}; give a picture file (PNG, JPEG or WebP)") from error
 
 
-def check_model(folder: Path) -> None:
-    """Refuse what is neither a checkpoint nor a graph set, and what is not what shipvlm built, before slow imports."""
+def check_model(folder: Path, hashed: bool = False) -> None:
+    """Refuse what is neither a checkpoint nor a graph set, or not what was built or fetched, before slow imports.
+
+    `hashed`: the caller takes `checkpoint_digest`, which holds the bytes against the lock: they are read once.
+    """
     from shipvlm.artifact import MANIFEST, verify
     from shipvlm.folder import GRAPHS, check_folder, check_side_files
+    from shipvlm.lock import LOCK, check_finished, verify_lock
 
+    check_finished(folder)
     if (folder / GRAPHS).is_file():
         check_side_files(folder)
     else:
         check_folder(folder)
     if (folder / MANIFEST).is_file():
         verify(folder)
+    elif (folder / LOCK).is_file() and not hashed:
+        verify_lock(folder)
     elif (folder / GRAPHS).is_file():
         print(f"{folder}: has no {MANIFEST}, so nothing says whether it is what was built", file=sys.stderr)
 

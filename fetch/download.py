@@ -1,0 +1,183 @@
+"""Downloads many files at the same time: what is there and right stays, what comes wrong is set aside and asked again.
+
+One file that cannot be had does not keep the others from coming.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Event
+from time import monotonic
+
+from fetch.access import AccessError
+from fetch.hashing import file_difference
+from fetch.landing import final_path, part_path, set_aside, set_part_aside
+from fetch.parallel import in_parallel
+from fetch.request import Refused
+from fetch.retry import Again
+from fetch.source import Listing, RemoteFile, Source
+from fetch.space import check_space
+from fetch.transfer import Mismatch, TransferError, fetch_file
+from shipvlm.errors import GateError, SetupError, ShipvlmError
+from shipvlm.lock import LockedFile, some
+from shipvlm.stages import Say
+
+BytesProgress = Callable[[str, int, int], None]  # path, bytes of it so far, its size
+Sources = Sequence[tuple[Source, Listing]]
+TRIES = 2  # of a file on one source
+REPORT_EVERY = 0.1  # seconds, for each file
+# The source refuses the person, not the request: no other source is asked in its place.
+PERSONAL = {"gated-no-token", "gated-token-withheld", "gated-not-approved", "token-rejected", "disabled"}
+
+
+class _Stopped(Exception):
+    """The download ends for another file's sake."""
+
+
+@dataclass
+class _Failure:
+    """Why no source gave a file: what each did, and the errors that say so to people. Were bytes wrong?"""
+
+    problems: list[str] = field(default_factory=list)
+    errors: list[ShipvlmError] = field(default_factory=list)
+    mismatch: bool = False
+
+    def __str__(self) -> str:
+        return "; ".join(dict.fromkeys(self.problems))
+
+
+def download(
+    files: Sequence[RemoteFile],
+    sources: Sources,
+    folder: Path,
+    progress: BytesProgress,
+    say: Say,
+    workers: int = 8,
+) -> dict[str, LockedFile]:
+    """Bring `files` into `folder`, each from the first of `sources`, or from the next when that failed twice.
+
+    Returns {path: bytes and sha256}, all verified. `progress` and `say` are called from several threads.
+    What is on its way lies in `.fetch`, and the next call goes on from there; bytes that are not the listed ones are
+    kept in `.quarantine`. Raises at once `SetupError` when the disk is too small or cannot be written, `InputError`
+    for a path that leaves `folder` and a link on its way, and `AccessError` where a source refuses; when all other
+    files are there, `GateError` for wrong bytes and `TransferError` where the network gave up.
+    """
+    stop = Event()
+    files = sorted(files, key=lambda file: -file.bytes)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        kept = in_parallel(lambda file: _kept(file, folder, progress, say), files, workers, stop)
+        missing = [file for file, sha256 in zip(files, kept, strict=True) if sha256 is None]
+        check_space(missing, folder)
+        came = in_parallel(_Bringing(sources, folder, progress, say, stop), missing, workers, stop)
+    except SetupError:
+        check_space(files, folder)  # a disk that filled up meanwhile: says how much is missing in all
+        raise
+    except OSError as error:
+        raise SetupError(f"{error.filename or folder}: cannot be written ({error.strerror}); use another -o") from error
+    results = {file.path: sha256 for file, sha256 in zip(files, kept, strict=True) if sha256 is not None}
+    failures: dict[str, _Failure] = {}
+    for file, result in zip(missing, came, strict=True):
+        if isinstance(result, _Failure):
+            failures[file.path] = result
+        else:
+            results[file.path] = result
+    if failures:
+        raise _error(failures, sources, folder)
+    return {file.path: LockedFile(bytes=file.bytes, sha256=results[file.path]) for file in files}
+
+
+def _kept(file: RemoteFile, folder: Path, progress: BytesProgress, say: Say) -> str | None:
+    """sha256 of a file that is there and right. One that is wrong is set aside."""
+    target = final_path(folder, file.path)
+    if not target.exists():
+        return None
+    problem, sha256 = file_difference(target, file)
+    if problem:
+        say(f"{file.path}: {problem}; set aside as {set_aside(folder, file.path).relative_to(folder)}")
+        return None
+    progress(file.path, file.bytes, file.bytes)
+    return sha256
+
+
+@dataclass(frozen=True)
+class _Bringing:
+    """Fetches one file into the folder: its sha256, or why no source gave it."""
+
+    sources: Sources
+    folder: Path
+    progress: BytesProgress
+    say: Say
+    stop: Event
+
+    def __call__(self, file: RemoteFile) -> str | _Failure:
+        failure = _Failure()
+        for source, listing in self.sources:
+            if failure.problems:
+                self.say(f"{file.path}: {failure.problems[-1]}; asking {source.label}")
+            for tries_left in reversed(range(TRIES)):
+                try:
+                    return self._fetch(file, source, listing)
+                except Mismatch as error:
+                    failure.mismatch = True
+                    failure.problems.append(f"{source.label}: {error}{self._set_aside(file)}")
+                except Again as error:
+                    failure.problems.append(f"{source.label}: {error}")
+                    failure.errors.append(source.explain(listing, error))
+                    break  # it was asked often enough
+                except Refused as error:
+                    failure.problems.append(f"{source.label}: {error}")
+                    failure.errors.append(source.explain(listing, error))
+                    self._end_when_final(error, failure.errors[-1], tries_left)
+                if tries_left:
+                    self.say(f"{file.path}: {failure.problems[-1]}; asking again")
+        return failure
+
+    def _end_when_final(self, refused: Refused, error: ShipvlmError, tries_left: int) -> None:
+        """Raise a refusal that all files would meet. A bare 403 is one when it is said twice: ModelScope errs."""
+        if isinstance(error, AccessError) and error.situation in PERSONAL:
+            final = not tries_left or refused.status != 403 or refused.code or refused.said
+        else:
+            final = not tries_left and refused.page and len(self.sources) == 1
+        if final:
+            raise error
+
+    def _fetch(self, file: RemoteFile, source: Source, listing: Listing) -> str:
+        part = part_path(self.folder, file.path)
+        sha256 = fetch_file(lambda: source.place(listing, file.path), file, part, self._report(file))
+        part.rename(final_path(self.folder, file.path))
+        return sha256
+
+    def _report(self, file: RemoteFile) -> Callable[[int], None]:
+        last = 0.0
+
+        def report(count: int) -> None:
+            nonlocal last
+            if self.stop.is_set():
+                raise _Stopped
+            if count == file.bytes or monotonic() - last > REPORT_EVERY:
+                last = monotonic()
+                self.progress(file.path, count, file.bytes)
+
+        return report
+
+    def _set_aside(self, file: RemoteFile) -> str:
+        """A part that is whole and wrong would never become right. Says where it is now."""
+        part = part_path(self.folder, file.path)
+        if not part.is_file() or part.stat().st_size != file.bytes or file.bytes == 0:
+            return ""
+        return f", set aside as {set_part_aside(self.folder, file.path).relative_to(self.folder)}"
+
+
+def _error(failures: Mapping[str, _Failure], sources: Sources, folder: Path) -> ShipvlmError:
+    """One error for all files that did not come: wrong bytes before a network that gave up."""
+    next_step = (
+        "All other files are there: run the same shipvlm fetch again for these, or take another --source or --endpoint"
+    )
+    if wrong := {path: str(failure) for path, failure in failures.items() if failure.mismatch}:
+        return GateError(f"{folder}: bytes that came are not the listed ones. {some(wrong)}. {next_step}")
+    first = next(iter(failures.values()))
+    if len(sources) == 1 and isinstance(first.errors[-1], AccessError):
+        return first.errors[-1]
+    problems = {path: str(failure) for path, failure in failures.items()}
+    return TransferError(f"{folder}: {len(failures)} files did not come. {some(problems)}. {next_step}")
