@@ -38,7 +38,7 @@ card: $(STAMP)-data
 	$(BIN)/python -m examples.tiny_qwen3_vl.card
 
 test: $(STAMP)-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 lint: $(STAMP)-dev
 	$(BIN)/ruff check .

@@ -4,26 +4,27 @@ What was measured is one JSON line an item: the answer, not its score, which is 
 table is computed from those lines. A killed run continues from the lines it has written.
 """
 
-import io
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
 
-from PIL import Image
 from pydantic import BaseModel, ConfigDict
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from bench import intervals, lines
-from calib_data.records import Record, picture
+from bench.observations import short
+from bench.workloads import ask, batches
+from calib_data.records import Record
 from calib_data.scoring import score
 from shipvlm.runtime.generate import generate
 from shipvlm.runtime.inputs import Request
 from shipvlm.runtime.model import Model
 from shipvlm.runtime.sampling import Sampling
 
-SCORE = {"value", "parsed", "similarity"}  # the fields of an item that follow from its answer
+# The fields of an item that follow from its answer and its record.
+SCORE = {"value", "parsed", "similarity", "prompt_sha256", "image_sha256"}
 BATCH_SIZE = 16
 MAX_NEW_TOKENS = 64
 
@@ -41,6 +42,8 @@ class ItemResult(BaseModel):
     id: str
     task: str
     source: str
+    prompt_sha256: str
+    image_sha256: str
     answer: str
     value: float
     parsed: Literal["ok", "empty", "unparsable"]
@@ -108,21 +111,10 @@ def answer(
                 answer=found.text,
                 token_ids=tuple(found.token_ids),
                 seconds=seconds,
-                **vars(score(record.task, found.text, record.answers)),
+                **_derived(record, found.text),
             )
         )
     return results
-
-
-def ask(record: Record) -> Request:
-    """The record's picture and prompt."""
-    return Request(record.prompt, (picture(record),))
-
-
-def batches(records: Sequence[Record], batch_size: int) -> list[list[Record]]:
-    """Records in batches of pictures of similar size, so that little of a batch is padding."""
-    ordered = sorted(records, key=lambda record: (_pixels(record), len(record.prompt), record.id))
-    return [ordered[start : start + batch_size] for start in range(0, len(ordered), batch_size)]
 
 
 def read_log(path: Path, run: str, records: Sequence[Record]) -> dict[str, ItemResult]:
@@ -133,12 +125,11 @@ def read_log(path: Path, run: str, records: Sequence[Record]) -> dict[str, ItemR
     """
     by_id = {record.id: record for record in records}
     items = {}
-    for number, fields in lines.read(path, run):
+    for number, fields in lines.read(path, {run}):
         try:
             if record := by_id.get(fields["id"]):
                 kept = {name: value for name, value in fields.items() if name not in SCORE}
-                graded = score(record.task, kept["answer"], record.answers)
-                items[record.id] = ItemResult.model_validate(kept | vars(graded))
+                items[record.id] = ItemResult.model_validate(kept | _derived(record, kept["answer"]))
         except (ValueError, KeyError, TypeError, AttributeError) as error:  # another form
             raise lines.unreadable(path, number, error) from error
     return items
@@ -157,7 +148,7 @@ def summarise(items: Sequence[ItemResult], key: Callable[[ItemResult], str]) -> 
         groups.setdefault(key(item), []).append(item)
     return {
         name: {
-            **intervals.mean([item.value for item in group]).as_dict(),
+            **intervals.mean([item.value for item in group], [item.image_sha256 for item in group]).as_dict(),
             "empty": sum(item.parsed == "empty" for item in group),
             "unparsable": sum(item.parsed == "unparsable" for item in group),
             "mean_tokens": fmean(len(item.token_ids) for item in group),
@@ -174,6 +165,7 @@ def progress_bar() -> Progress:
     )
 
 
-def _pixels(record: Record) -> int:
-    with Image.open(io.BytesIO(record.image)) as image:
-        return image.width * image.height
+def _derived(record: Record, answer: str) -> dict[str, Any]:
+    """The fields of SCORE."""
+    digests = {"prompt_sha256": short(record.prompt.encode()), "image_sha256": short(record.image)}
+    return {**vars(score(record.task, answer, record.answers)), **digests}

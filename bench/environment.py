@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
+from bench import nvml
 from calib_data.records import Record, digest
 from shipvlm.errors import InputError
 from shipvlm.folder import GRAPHS, weight_files
@@ -84,7 +85,7 @@ def machine() -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "torch_threads": torch.get_num_threads(),
         "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
+        "gpus": nvml.names(),  # torch would take memory of the device to say it
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
     }

@@ -1,132 +1,143 @@
 """How close a model stays to its baseline, token by token: far tighter evidence than task scores.
 
 Teacher-forced: the baseline's own greedy answer is put after the prompt, and both models say at each of its tokens
-what should come there. Only answer tokens count, the end token among them where the answer ended by itself.
+what should come there. Only answer tokens count, the end token among them where the answer ended by itself; the
+tokens that end an answer count as one.
 
-    top-1 agreement = share of tokens at which both have the same most likely token
-    KL = sum_v p_baseline(v) (log p_baseline(v) - log p_model(v)), in nats
+    same       both have the same most likely token
+    KL         sum over v of p_baseline(v) (log p_baseline(v) - log p_model(v)), in nats
+    delta-p    p_model(t) - p_baseline(t) for the token t of the baseline's answer
+
+What the baseline said is kept as its most likely KEPT tokens and one bucket for all others. KL over these parts is
+never above the KL over the whole vocabulary, by the log sum inequality: a lower bound, exact where all is kept.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
-import torch
-from rich.progress import Progress
-from transformers import BatchFeature
+import numpy as np
 
-from bench import intervals
-from bench.accuracy import BATCH_SIZE, MAX_NEW_TOKENS, ItemResult, answer, append_log, ask, batches, read_log
-from bench.vision import shared_vision
-from calib_data.records import Record
-from shipvlm.runtime.checkpoint import Checkpoint, prepare
+from shipvlm.runtime.inputs import Request
+from shipvlm.runtime.model import Model
+from shipvlm.runtime.probe import forced_batch
+
+KEPT = 256
+WHOLE = 1024  # a vocabulary up to this size is kept whole
+FIELDS = ("ids", "logp", "wanted")
 
 
 @dataclass(frozen=True)
-class Agreement:
-    """Of one answer: tokens compared, tokens with the same most likely token, sum of KL in nats."""
+class Forced:
+    """An answer to put after a prompt: its tokens, and whether an end token came after them."""
 
-    compared: int
-    agreed: int
-    kl: float
-
-
-def measure(
-    checkpoints: Mapping[str, Checkpoint],
-    records: Sequence[Record],
-    folder: Path,
-    runs: Mapping[str, str],
-    batch_size: int = BATCH_SIZE,
-    max_new_tokens: int = MAX_NEW_TOKENS,
-    progress: Progress | None = None,
-) -> dict[str, list[ItemResult]]:
-    """Answers of every checkpoint to `records`, scored, and held token by token against the first, the baseline.
-
-    All see the same batches, one after the other. One line an item goes to `folder/<name>.jsonl`; a later call with
-    the same `runs[name]` (whatever identifies model, baseline, data and settings) continues there. The results are in
-    the order of `records`.
-    """
-    logs = {name: folder / f"{name}.jsonl" for name in checkpoints}
-    done = {name: read_log(log, runs[name], records) for name, log in logs.items()}
-    bar = progress.add_task(" ".join(checkpoints), total=len(records)) if progress else None
-    for batch in batches(records, batch_size):
-        for name, made in _measure_batch(checkpoints, batch, runs, max_new_tokens, done).items():
-            new = [item for item in made if item.id not in done[name]]
-            done[name].update((item.id, item) for item in new)
-            append_log(logs[name], new)
-        if progress and bar is not None:
-            progress.advance(bar, len(batch))
-    return {name: [items[record.id] for record in records] for name, items in done.items()}
+    token_ids: tuple[int, ...]
+    ended: bool
 
 
-def answer_logits(checkpoint: Checkpoint, inputs: BatchFeature, answers: Sequence[Sequence[int]]) -> list[torch.Tensor]:
-    """What the model says at each token of each answer, all tokens before it given: [tokens, vocabulary] an answer.
+@dataclass(frozen=True)
+class Reference:
+    """What the baseline says at each token of its answer. `ids` int32 [tokens, kept]: the most likely first; `logp`
+    float32 [tokens, kept + 1]: their log probabilities, and that of all others (minus infinity where there are none);
+    `wanted` float32 [tokens]: that of the answer's token."""
 
-    `inputs` are left-padded prompts (shipvlm.runtime.checkpoint.prepare); every answer has at least one token.
-    """
-    longest = max(len(ids) for ids in answers)
-    device = inputs["input_ids"].device
-    tokens = torch.zeros(len(answers), longest, dtype=torch.long, device=device)
-    mask = torch.zeros_like(tokens)
-    for row, ids in enumerate(answers):
-        tokens[row, : len(ids)] = torch.tensor(ids, device=device)
-        mask[row, : len(ids)] = 1
-    forced = {
-        **inputs,
-        "input_ids": torch.cat([inputs["input_ids"], tokens], 1),
-        "attention_mask": torch.cat([inputs["attention_mask"], mask], 1),
-        "mm_token_type_ids": torch.cat([inputs["mm_token_type_ids"], torch.zeros_like(tokens)], 1),
+    ids: np.ndarray
+    logp: np.ndarray
+    wanted: np.ndarray
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """Of each token of one answer; see the module. `kept` tokens apart, `whole` where those are all."""
+
+    kl: tuple[float, ...]
+    same: tuple[bool, ...]
+    delta_p: tuple[float, ...]
+    kept: int
+    whole: bool
+
+
+def forced(model: Model, requests: Sequence[Request], answers: Sequence[Forced]) -> list[np.ndarray]:
+    """Logits float32 [tokens, vocabulary] of each request at each token of its answer, all before it given, as one
+    batch. An answer has at least one token, or ended."""
+    end = min(model.end_ids)
+    return forced_batch(
+        model, requests, [[*each.token_ids, end][: len(each.token_ids) + each.ended] for each in answers]
+    )
+
+
+def reference(logits: np.ndarray, answer: Forced, end_ids: Sequence[int], whole: bool = False) -> Reference:
+    """What is kept of the baseline's `logits` [tokens, vocabulary] at the tokens of its own `answer`; all with
+    `whole`."""
+    vocabulary = logits.shape[1]
+    kept = vocabulary if whole or vocabulary <= WHOLE else KEPT
+    ids = np.argsort(-logits, -1, kind="stable")[:, :kept].astype(np.int32)
+    return Reference(ids, _parts(logits, ids), _wanted(logits, answer, end_ids))
+
+
+def hold(made: Reference, logits: np.ndarray, answer: Forced, end_ids: Sequence[int]) -> Fidelity:
+    """A model's `logits` [tokens, vocabulary] at the tokens of the baseline's `answer`, beside what that said."""
+    found, kept = _parts(logits, made.ids).astype(float), made.logp.astype(float)
+    p = np.exp(kept)
+    with np.errstate(invalid="ignore"):  # nothing in the bucket of the others, on either side
+        kl = np.where(p > 0, p * (kept - found), 0.0).sum(-1).clip(0)
+    ends = np.isin([made.ids[:, 0], logits.argmax(-1)], list(end_ids))
+    same = (made.ids[:, 0] == logits.argmax(-1)) | ends.all(0)
+    delta_p = np.exp(_wanted(logits, answer, end_ids).astype(float)) - np.exp(made.wanted.astype(float))
+    width = made.ids.shape[1]
+    return Fidelity(
+        tuple(float(f"{value:.6g}") for value in kl),
+        tuple(same.tolist()),
+        tuple(float(f"{value:.6g}") for value in delta_p),
+        width,
+        width == logits.shape[1],
+    )
+
+
+def save(path: Path, run: str, references: Mapping[str, Reference]) -> None:
+    """Write `references` by id to `path`; it appears whole or not at all."""
+    parts = {
+        f"{field}_{place}": getattr(each, field) for place, each in enumerate(references.values()) for field in FIELDS
     }
-    with torch.inference_mode():
-        logits = checkpoint.model(**forced, logits_to_keep=longest + 1, use_cache=False).logits
-    return [logits[row, : len(ids)] for row, ids in enumerate(answers)]
+    partial = path.with_suffix(".partial.npz")
+    np.savez_compressed(partial, run=np.array(run), names=np.array(list(references)), **parts)
+    partial.replace(path)
 
 
-def compare(baseline: torch.Tensor, model: torch.Tensor) -> Agreement:
-    """Two [tokens, vocabulary] logits of any float dtype; computed in float64."""
-    left, right = baseline.double().log_softmax(-1), model.double().log_softmax(-1)
-    kl = (left.exp() * (left - right)).sum()
-    agreed = (baseline.argmax(-1) == model.argmax(-1)).sum()
-    return Agreement(len(baseline), int(agreed), max(0.0, float(kl)))
+def read(path: Path, run: str) -> dict[str, Reference] | None:
+    """What `save` wrote for `run`; None where it is not there, damaged, or of another run."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            if str(file["run"]) != run:
+                return None
+            return {
+                str(name): Reference(*(file[f"{field}_{place}"] for field in FIELDS))
+                for place, name in enumerate(file["names"])
+            }
+    except (OSError, ValueError, KeyError, BadZipFile):
+        return None
 
 
-def summarise(items: Sequence[ItemResult]) -> dict[str, dict[str, float | int | None]]:
-    """Top-1 agreement and KL a token, with 95 % intervals over items."""
-    compared = [item.compared or 0 for item in items]
-    return {
-        "top1_agreement": intervals.share([item.agreed or 0 for item in items], compared).as_dict(),
-        "kl": intervals.weighted_mean([item.kl or 0.0 for item in items], compared).as_dict(),
-    }
+def _parts(logits: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """Log probabilities float32 [tokens, kept + 1] of `ids`, and of all other tokens together."""
+    logp = _log_softmax(logits)
+    kept = np.take_along_axis(logp, ids, -1)
+    np.put_along_axis(logp, ids, -np.inf, -1)
+    with np.errstate(divide="ignore"):  # no others
+        others = np.log(np.exp(logp).sum(-1, keepdims=True))
+    return np.concatenate([kept, others], -1).astype(np.float32)
 
 
-def _measure_batch(
-    checkpoints: Mapping[str, Checkpoint],
-    batch: Sequence[Record],
-    runs: Mapping[str, str],
-    max_new_tokens: int,
-    done: Mapping[str, Mapping[str, ItemResult]],
-) -> dict[str, list[ItemResult]]:
-    """Measures what is missing of one batch. It is always computed whole, so that an answer does not depend on
-    when a run was cut off."""
-    missing = {name for name in checkpoints if any(record.id not in done[name] for record in batch)}
-    results: dict[str, list[ItemResult]] = {}
-    forced: list[list[int]] = []
-    reference: list[torch.Tensor] = []
-    for name, checkpoint in checkpoints.items():
-        if not missing or (reference and name not in missing):
-            continue
-        with shared_vision([checkpoint.model]):
-            if name in missing:
-                items = answer(checkpoint, batch, runs[name], max_new_tokens)
-            else:
-                items = [done[name][record.id] for record in batch]
-            if not forced:
-                end = checkpoint.processor.tokenizer.eos_token_id
-                forced = [[*item.token_ids, end][:max_new_tokens] for item in items]
-            logits = answer_logits(checkpoint, prepare(checkpoint, [ask(record) for record in batch]), forced)
-        reference = reference or logits
-        results[name] = [
-            item.model_copy(update=vars(compare(left, right)))
-            for item, left, right in zip(items, reference, logits, strict=True)
-        ]
-    return results
+def _wanted(logits: np.ndarray, answer: Forced, end_ids: Sequence[int]) -> np.ndarray:
+    """Log probability float32 [tokens] of each token of `answer`; of its end that of all tokens that end one."""
+    sets = [[token] for token in answer.token_ids] + ([list(end_ids)] if answer.ended else [])
+    found = [np.exp(row[ids]).sum() for row, ids in zip(_log_softmax(logits), sets, strict=True)]
+    with np.errstate(divide="ignore"):
+        return np.log(found).astype(np.float32)
+
+
+def _log_softmax(logits: np.ndarray) -> np.ndarray:
+    """float64; not scipy's, which cannot be imported where a worker has no torch (bench.worker)."""
+    shifted = logits.astype(float) - logits.max(-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))

@@ -1,43 +1,65 @@
-"""Where the marks of the report's two figures lie, in the units of an SVG's viewBox. The page draws them.
+"""Where the marks of the report's figures lie: an SVG's units for the map of all variants, percent for bars.
 
 Colours are named by the place of a variant (0 is the baseline) and by stage; the page's style says what they are.
 """
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator
 
 from bench import timing
-from bench.table import number, percent
+from bench.variants import NULL
+from bench.words import number, percent, size
 
-WIDTH, HEIGHT = 440, 320
-LEFT, RIGHT, TOP, BOTTOM = 44, 12, 26, 48  # margins for the labels of the axes
-LINE = 15  # height of a line of text
-BAR, GAP = 26, 38
+Report = Mapping[str, Any]
+Range = tuple[float, float, float]  # low, value, high
+Box = tuple[float, float, float, float]  # left, right, top, bottom
+WIDTH, HEIGHT = 400, 300
+LEFT, RIGHT, TOP, BOTTOM = 40, 14, 30, 40  # margins for the labels of the axes
+LINE, LETTER = 15, 7.2  # height of a line of text, width of a letter
+LARGEST, SMALLEST = 15.0, 3.0  # radius of the largest mark, and the least that can be seen
+WIDE = 4  # a range of times in which the largest is so many times the smallest gets a logarithmic axis
+FITS = 13  # percent of a bar in which a number fits
+STAGES = {"vision": "vision", "prefill": "prefill", "decode": "decode step", "request": "request"}
 
 
-def scatter(report: Mapping[str, Any]) -> dict[str, Any]:
-    """Score over end-to-end latency, a point a variant, error bars where there is an interval."""
-    entries = report["variants"]
-    x = [_range(entry["latency"]["e2e"], 1e3) for entry in entries.values()]
-    y = [_range(entry["score"]["all"], 100) for entry in entries.values()]
-    x_scale, x_ticks = _axis(x, LEFT, WIDTH - RIGHT)
-    y_scale, y_ticks = _axis(y, HEIGHT - BOTTOM, TOP)
+def trade(report: Report, case: str) -> dict[str, Any] | None:
+    """Score over end-to-end time, a mark a variant, its area the peak memory; bars where there is an interval. None
+    where not both were measured."""
+    shown = {
+        name: (place, entry)
+        for place, (name, entry) in enumerate(report["variants"].items())
+        if case in entry["latency"] and "score" in entry and name != NULL  # which is asked fewer items
+    }
+    if not shown:
+        return None
+    x = [_range(entry["latency"][case]["e2e"], 1e3) for _, entry in shown.values()]
+    y = [_range(entry["score"]["all"], 100) for _, entry in shown.values()]
+    x_scale, x_ticks = _axis(x, LEFT, WIDTH - RIGHT, max(v for _, v, _ in x) > WIDE * min(v for _, v, _ in x))
+    y_scale, y_ticks = _axis(y, HEIGHT - BOTTOM, TOP, most=100.0)
+    most = max(_peak(entry) for _, entry in shown.values())
     points = []
-    for place, (name, (x_low, x_value, x_high), (y_low, y_value, y_high)) in enumerate(zip(entries, x, y, strict=True)):
+    for (name, (place, entry)), (x_low, x_value, x_high), (y_low, y_value, y_high) in zip(
+        shown.items(), x, y, strict=True
+    ):
+        words = f"{name}: {number(x_value)} ms, score {percent(entry['score']['all'])} %, {size(_peak(entry))}"
         points.append(
             {
                 "name": name,
                 "place": place,
                 "x": x_scale(x_value),
                 "y": y_scale(y_value),
+                "radius": _radius(_peak(entry), most),
                 "x_bar": (x_scale(x_low), x_scale(x_high)),
                 "y_bar": (y_scale(y_low), y_scale(y_high)),
-                "title": f"{name}: {number(x_value)} ms, score {percent(entries[name]['score']['all'])}",
+                "title": words,
             }
         )
     _place_labels(points)
+    points.sort(key=lambda point: -point["radius"])  # the small ones on top
+    sizes = [most, most / 4] if most else []
     return {
         "width": WIDTH,
         "height": HEIGHT,
@@ -48,58 +70,109 @@ def scatter(report: Mapping[str, Any]) -> dict[str, Any]:
         "x_ticks": x_ticks,
         "y_ticks": y_ticks,
         "points": points,
+        "sizes": [{"radius": _radius(each, most), "text": size(each)} for each in sizes],
     }
 
 
-def bars(report: Mapping[str, Any]) -> dict[str, Any]:
-    """Where the time of one request goes: a bar a variant, a part a stage, milliseconds written where they fit."""
-    entries = report["variants"]
-    longest = max(sum(max(0.0, seconds) for seconds in entry["stages"].values()) for entry in entries.values())
-    scale = (WIDTH - 60) / longest
+def stages(report: Report, case: str) -> dict[str, Any]:
+    """Where the time of one request goes: a bar a variant, a part a stage, widths in percent of the longest."""
+    shown = {
+        name: (place, entry["stages"][case])
+        for place, (name, entry) in enumerate(report["variants"].items())
+        if case in entry["stages"]
+    }
+    longest = max(sum(max(0.0, value) for value in found.values()) for _, found in shown.values())
     rows = []
-    for index, (name, entry) in enumerate(entries.items()):
-        left, parts = 0.0, []
+    for name, (place, found) in shown.items():
+        parts = []
         for stage in timing.STAGES:
-            width = max(0.0, entry["stages"][stage]) * scale
-            text = number(1e3 * entry["stages"][stage])
-            parts.append({"stage": stage, "x": left, "width": width, "text": text, "fits": width > 8 * len(text) + 6})
-            left += width
-        total = sum(entry["stages"].values())
-        top = index * (BAR + GAP) + LINE + 6
-        rows.append({"name": name, "y": top, "parts": parts, "end": left, "total": number(1e3 * total)})
-    return {"width": WIDTH, "height": len(entries) * (BAR + GAP), "bar": BAR, "rows": rows, "stages": timing.STAGES}
+            width = round(100 * max(0.0, found[stage]) / longest, 2)
+            parts.append({"stage": stage, "width": width, "text": number(1e3 * found[stage]), "fits": width > FITS})
+        rows.append({"name": name, "place": place, "parts": parts, "total": number(1e3 * sum(found.values()))})
+    return {"rows": rows, "stages": timing.STAGES}
 
 
-def _range(estimate: Mapping[str, Any], unit: float) -> tuple[float, float, float]:
+def roofline(report: Report, case: str) -> list[dict[str, Any]]:
+    """How much of what the machine allows is reached: a group a variant, a bar a stage, widths in percent."""
+    groups = []
+    for place, (name, entry) in enumerate(report["variants"].items()):
+        if case not in entry["limits"]:
+            continue
+        bars = [
+            {
+                "stage": STAGES[stage],
+                "kind": stage,
+                "width": round(min(100.0, 100 * found["reached"]), 2),
+                "text": f"{100 * found['reached']:.0f} %",
+                "measured": f"{number(1e3 * found['measured'])} ms",
+                "title": f"{number(1e3 * found['at_best'])} ms at best, for {found['bound']}",
+            }
+            for stage, found in entry["limits"][case].items()
+        ]
+        possible = entry["limits"][case]["request"]["possible"] if name != report["baseline"] else None
+        groups.append({"name": name, "place": place, "bars": bars, "possible": possible})
+    return groups
+
+
+def _peak(entry: Mapping[str, Any]) -> float:
+    return float((entry["memory"] or {}).get("peak") or 0)
+
+
+def _radius(peak: float, most: float) -> float:
+    """The area of a mark stands for its memory."""
+    return round(max(SMALLEST, LARGEST * math.sqrt(peak / most)), 1) if most else 6.0
+
+
+def _range(estimate: Mapping[str, Any], unit: float) -> Range:
     value = estimate["value"]
     low, high = (value if estimate[side] is None else estimate[side] for side in ("low", "high"))
     return low * unit, value * unit, high * unit
 
 
-def _axis(ranges: Sequence[tuple[float, float, float]], start: float, end: float) -> tuple[Any, list[dict[str, Any]]]:
-    """A scale from values to places, and its ticks."""
+def _axis(
+    ranges: Sequence[Range], start: float, end: float, log: bool = False, most: float = math.inf
+) -> tuple[Callable[[float], float], list[dict[str, Any]]]:
+    """A scale from values to places, and its ticks. Nothing is above `most`."""
     low, high = min(low for low, _, _ in ranges), max(high for _, _, high in ranges)
-    room = 0.08 * (high - low) or 0.05 * abs(high) or 1.0
-    low, high = max(0.0, low - room), high + room
+    if log:
+        low, high = low / 1.25, high * 1.25
+        ticks = list(LogLocator(subs=(1, 2, 5)).tick_values(low, high))
+    else:
+        room = 0.1 * (high - low) or 0.05 * abs(high) or 1.0
+        low, high = max(0.0, low - room), min(high + room, max(most, high))
+        ticks = list(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high))
+    measure = math.log if log else float
 
     def place(value: float) -> float:
-        return round(start + (value - low) / (high - low) * (end - start), 1)
+        share = (measure(value) - measure(low)) / ((measure(high) - measure(low)) or 1.0)
+        return round(start + share * (end - start), 1)
 
-    ticks = [tick for tick in MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high) if low <= tick <= high]
-    return place, [{"at": place(tick), "text": f"{tick:g}"} for tick in ticks]
+    return place, [{"at": place(tick), "text": f"{tick:g}"} for tick in ticks if low <= tick <= high]
 
 
 def _place_labels(points: list[dict[str, Any]]) -> None:
-    """A label above each point, on the side with room; higher where it would lie on another one."""
-    taken: list[tuple[float, float, float]] = []
+    """A label beside each mark, on the side with room; higher or lower where it would lie on another label or mark."""
+    taken: list[Box] = []
     for point in sorted(points, key=lambda point: -point["y"]):
-        width = 8 * len(point["name"])
-        right = point["x"] + 10 + width < WIDTH - RIGHT
+        width, away = LETTER * len(point["name"]), point["radius"] + 4
+        right = point["x"] + away + width < WIDTH - 2
         point["anchor"] = "start" if right else "end"
-        point["label_x"] = point["x"] + (10 if right else -10)
+        point["label_x"] = round(point["x"] + (away if right else -away), 1)
         left = point["label_x"] if right else point["label_x"] - width
-        y = point["y"] - 9
-        while any(abs(y - other) < LINE and left < end and start < left + width for start, end, other in taken):
-            y -= LINE
-        point["label_y"] = y
-        taken.append((left, left + width, y))
+        marks = [_box(other) for other in points if other is not point]
+        places = sorted(range(LINE, HEIGHT, 2), key=lambda y: abs(y - (point["y"] - 6)))
+        boxes = [(left, left + width, float(y - LINE), float(y)) for y in places]
+        apart = [box for box in boxes if not _touch(box, taken)]
+        box = next((box for box in apart if not _touch(box, marks)), apart[0])
+        point["label_y"] = box[3]
+        taken.append(box)
+
+
+def _touch(box: Box, others: Sequence[Box]) -> bool:
+    left, right, top, bottom = box
+    return any(left < end and start < right and top < low and high < bottom for start, end, high, low in others)
+
+
+def _box(point: Mapping[str, Any]) -> Box:
+    x, y, reach = point["x"], point["y"], point["radius"]
+    return x - reach, x + reach, y - reach, y + reach

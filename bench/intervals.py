@@ -1,12 +1,13 @@
-"""95 % intervals of task scores and of paired differences.
+"""95 % intervals of means and shares over items. Those of a change against a baseline are in bench.change.
 
-A score lies in [0, 1]. 0/1 scores get Wilson's interval (scipy.stats.binomtest); other means, differences and ratios
-get a bias-corrected and accelerated bootstrap over items (scipy.stats.bootstrap, fixed seed). When all items are
-equal a bootstrap has no width and would claim certainty: the bound is then Wilson's on the share of items that could
-differ. Below `MIN_ITEMS` there is no interval at all: INCONCLUSIVE, never a guess.
+A score lies in [0, 1]. 0/1 scores get Wilson's interval (scipy.stats.binomtest); other means and shares get a
+bias-corrected and accelerated bootstrap (scipy.stats.bootstrap, fixed seed). When all items are equal a bootstrap has
+no width and would claim certainty: the bound is then Wilson's on the share of items that could differ. Items of one
+picture are not independent: where `pictures` names the picture of each item, pictures are the unit. Below `MIN_ITEMS`
+units there is no interval at all: INCONCLUSIVE, never a guess.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -32,49 +33,22 @@ class Estimate:
         return asdict(self)
 
 
-def mean(scores: Sequence[float]) -> Estimate:
+def mean(scores: Sequence[float], pictures: Sequence[str] | None = None) -> Estimate:
     """Mean of scores in [0, 1]. Raises ValueError when there is none or one lies outside."""
-    values = _checked(scores, 0.0, 1.0)
-    if _too_few(values):
-        return Estimate(len(values), float(values.mean()), None, None)
-    if set(np.unique(values)) <= {0.0, 1.0}:
+    values = checked(scores, 0.0, 1.0)
+    value = float(values.mean())
+    sums, counts = _units(values, pictures), _units(np.ones(len(values)), pictures)
+    if len(sums) < MIN_ITEMS:
+        return Estimate(len(values), value, None, None)
+    if len(sums) == len(values) and set(np.unique(values)) <= {0.0, 1.0}:
         return _wilson(int(values.sum()), len(values))
-    return _mean(values, 0.0, 1.0)
+    if np.ptp(sums / counts) < EQUAL:
+        return _constant(value, len(values), len(sums))
+    return _ratio(sums, counts, len(values))
 
 
-def paired_difference(baseline: Sequence[float], variant: Sequence[float]) -> Estimate:
-    """Mean of variant - baseline over the same items, in the same order.
-
-    Raises ValueError when the lengths differ or a score lies outside [0, 1].
-    """
-    left, right = _checked(baseline, 0.0, 1.0), _checked(variant, 0.0, 1.0)
-    if len(left) != len(right):
-        raise ValueError(f"not paired: {len(left)} baseline scores, {len(right)} variant scores")
-    difference = right - left
-    if _too_few(difference):
-        return Estimate(len(difference), float(difference.mean()), None, None)
-    return _mean(difference, -1.0, 1.0)
-
-
-def recovery(baseline: Sequence[float], variant: Sequence[float]) -> Estimate | None:
-    """sum(variant) / sum(baseline) over the same items: what is left of the baseline's score; None where it has none.
-
-    Raises ValueError as `paired_difference` does.
-    """
-    difference = paired_difference(baseline, variant)
-    left, right = np.asarray(baseline, float), np.asarray(variant, float)
-    if not left.any():
-        return None
-    value = float(right.sum() / left.sum())
-    if difference.low is None or difference.high is None:
-        return Estimate(difference.n, value, None, None)
-    if np.ptp(right - left) < EQUAL:  # no item differs from another: the bound is that of the difference
-        return Estimate(difference.n, value, 1 + difference.low / left.mean(), 1 + difference.high / left.mean())
-    return _bootstrap((right, left), lambda r, b, axis: r.sum(axis) / b.sum(axis), value)
-
-
-def share(hits: Sequence[int], trials: Sequence[int]) -> Estimate:
-    """sum(hits) / sum(trials) with items as the unit: tokens of one answer are not independent of each other.
+def share(hits: Sequence[int], trials: Sequence[int], pictures: Sequence[str] | None = None) -> Estimate:
+    """sum(hits) / sum(trials): tokens of one answer are not independent of each other, items or pictures are the unit.
 
     `n` is the number of items. Raises ValueError when an item has no trial or more hits than trials.
     """
@@ -82,22 +56,23 @@ def share(hits: Sequence[int], trials: Sequence[int]) -> Estimate:
     if len(hit) != len(trial) or len(hit) == 0 or (trial < 1).any() or (hit < 0).any() or (hit > trial).any():
         raise ValueError("every item needs at least one trial and between none and all of them hit")
     value = float(hit.sum() / trial.sum())
-    if _too_few(hit):
+    sums, counts = _units(hit, pictures), _units(trial, pictures)
+    if len(sums) < MIN_ITEMS:
         return Estimate(len(hit), value, None, None)
-    if (hit == trial).all() or (hit == 0).all():
-        return _constant(value, len(hit), 0.0, 1.0)
-    return _bootstrap((hit, trial), lambda h, t, axis: h.sum(axis) / t.sum(axis), value)
+    if np.ptp(sums / counts) < EQUAL:
+        return _constant(value, len(hit), len(sums))
+    return _ratio(sums, counts, len(hit))
 
 
-def weighted_mean(sums: Sequence[float], counts: Sequence[int]) -> Estimate:
-    """sum(sums) / sum(counts), items as the unit, for quantities without an upper bound (KL in nats a token)."""
+def weighted_mean(sums: Sequence[float], counts: Sequence[int], pictures: Sequence[str] | None = None) -> Estimate:
+    """sum(sums) / sum(counts), items or pictures as the unit, without an upper bound (KL in nats a token)."""
     total, count = np.asarray(sums, float), np.asarray(counts, float)
     if len(total) != len(count) or len(total) == 0 or (count < 1).any():
         raise ValueError("every item needs a sum and a count of at least one")
-    value = float(total.sum() / count.sum())
-    if _too_few(total) or np.ptp(total / count) < EQUAL:
-        return Estimate(len(total), value, None, None)
-    return _bootstrap((total, count), lambda s, c, axis: s.sum(axis) / c.sum(axis), value)
+    units, weights = _units(total, pictures), _units(count, pictures)
+    if len(units) < MIN_ITEMS or np.ptp(units / weights) < EQUAL:
+        return Estimate(len(total), float(total.sum() / count.sum()), None, None)
+    return _ratio(units, weights, len(total))
 
 
 def disjoint(left: Estimate, right: Estimate) -> bool | None:
@@ -107,15 +82,24 @@ def disjoint(left: Estimate, right: Estimate) -> bool | None:
     return left.high < right.low or right.high < left.low
 
 
-def _checked(scores: Sequence[float], low: float, high: float) -> np.ndarray:
+def checked(scores: Sequence[float], low: float, high: float) -> np.ndarray:
+    """The scores as float64. Raises ValueError when there is none or one is not between `low` and `high`."""
     values = np.asarray(scores, float)
-    if values.ndim != 1 or len(values) == 0 or not ((values >= low) & (values <= high)).all():
+    if values.ndim != 1 or len(values) == 0 or not (np.isfinite(values) & (values >= low) & (values <= high)).all():
         raise ValueError(f"expected a list of scores between {low:g} and {high:g}")
     return values
 
 
-def _too_few(values: np.ndarray) -> bool:
-    return len(values) < MIN_ITEMS
+def totals(values: np.ndarray, groups: Sequence[str]) -> np.ndarray:
+    """The sum of the values of each group, in the order of the groups' names."""
+    if len(groups) != len(values):
+        raise ValueError(f"not paired: {len(values)} values, {len(groups)} pictures")
+    _, place = np.unique(np.asarray(groups), return_inverse=True)
+    return np.bincount(place, weights=values)
+
+
+def _units(values: np.ndarray, pictures: Sequence[str] | None) -> np.ndarray:
+    return values if pictures is None else totals(values, pictures)
 
 
 def _wilson(successes: int, n: int) -> Estimate:
@@ -123,22 +107,17 @@ def _wilson(successes: int, n: int) -> Estimate:
     return Estimate(n, successes / n, float(interval.low), float(interval.high))
 
 
-def _mean(values: np.ndarray, low: float, high: float) -> Estimate:
-    value = float(values.mean())
-    if np.ptp(values) < EQUAL:
-        return _constant(value, len(values), low, high)
-    return _bootstrap((values,), np.mean, value)
+def _constant(value: float, n: int, units: int) -> Estimate:
+    could_differ = _wilson(0, units).high or 0.0
+    return Estimate(n, value, value * (1 - could_differ), value + could_differ * (1 - value))
 
 
-def _constant(value: float, n: int, low: float, high: float) -> Estimate:
-    could_differ = _wilson(0, n).high or 0.0
-    return Estimate(n, value, value - could_differ * (value - low), value + could_differ * (high - value))
-
-
-def _bootstrap(data: tuple[np.ndarray, ...], statistic: Callable[..., np.ndarray], value: float) -> Estimate:
+def _ratio(sums: np.ndarray, counts: np.ndarray, n: int) -> Estimate:
+    """sum(sums) / sum(counts) with a bootstrap over units."""
+    value = float(sums.sum() / counts.sum())
     interval = stats.bootstrap(
-        data,
-        statistic,
+        (sums, counts),
+        lambda s, c, axis: s.sum(axis) / c.sum(axis),
         paired=True,
         vectorized=True,
         confidence_level=CONFIDENCE,
@@ -146,6 +125,6 @@ def _bootstrap(data: tuple[np.ndarray, ...], statistic: Callable[..., np.ndarray
         method="BCa",
         rng=np.random.default_rng(SEED),
     ).confidence_interval
-    if not (np.isfinite(interval.low) and np.isfinite(interval.high)):  # a resample in which the ratio does not exist
-        return Estimate(len(data[0]), value, None, None)
-    return Estimate(len(data[0]), value, float(interval.low), float(interval.high))
+    if not (np.isfinite(interval.low) and np.isfinite(interval.high)):
+        return Estimate(n, value, None, None)
+    return Estimate(n, value, float(interval.low), float(interval.high))

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,8 @@ def append(path: Path, lines: Iterable[str]) -> None:
         file.write("".join(line + "\n" for line in lines))
 
 
-def read(path: Path, run: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The lines of `run`, each with its number from 1.
+def read(path: Path, runs: Collection[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The lines of `runs`, each with its number from 1.
 
     Lines of other runs are left out whatever their form, and so is a last line that was cut off; a file that does not
     exist has none. Raises InputError naming the line that is no JSON object.
@@ -31,7 +31,7 @@ def read(path: Path, run: str) -> Iterator[tuple[int, dict[str, Any]]]:
     for number, line in enumerate(lines, start=1):
         try:
             fields = json.loads(line)
-            of_run = fields.get("run") == run
+            of_run = fields.get("run") in runs
         except (ValueError, AttributeError) as error:
             raise unreadable(path, number, error) from error
         if of_run:

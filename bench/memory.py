@@ -3,50 +3,80 @@
 `ru_maxrss` would be the obvious peak, but Linux starts it in a child at its parent's peak; /proc counts anew.
 """
 
+import os
 import re
+import sys
 from pathlib import Path
+from typing import Any
+
+from bench.nvml import Device
+from bench.observations import Memory
+
+NOW = {"rss": "VmRSS", "anon": "RssAnon", "file": "RssFile"}  # proc(5), /proc/PID/status
 
 
-def rss() -> int:
-    """Resident bytes now; mapped files that were read count too."""
-    return _status("VmRSS")
-
-
-def peak_rss() -> int:
-    """The most resident bytes since this program was started."""
-    return _status("VmHWM")
-
-
-class Vram:
-    """Device memory taken since this object was made, whoever took it: a GPU is measured alone."""
+class Watch:
+    """Memory from here on. Made before anything is taken of the device, so that its delta is this process's."""
 
     def __init__(self, device: str) -> None:
-        self.device = device if device == "cuda" else None
-        self.before = self._used()
-        self.most = 0
+        self._device = Device() if device == "cuda" else None
+        self._before = self._device.used() if self._device else None
+        self._others = set(self._device.processes()) if self._device else set()
+        self._most: dict[str, int] = {}
 
-    def peak(self) -> int | None:
-        """The most bytes seen at any call; None without a GPU. An allocator that keeps what it once took shows its
-        peak."""
-        if self.device is None:
-            return None
-        self.most = max(self.most, self._used() - self.before)
-        return self.most
+    def look(self) -> None:
+        """Takes note of what is used now: of what has no peak of its own, only what was seen counts."""
+        for name, value in (_status(NOW) | self._on_device()).items():
+            self._most[name] = max(self._most.get(name, 0), value)
 
-    def _used(self) -> int:
-        if self.device is None:
-            return 0
-        import torch
+    def memory(self) -> Memory:
+        """What is used now, and the most until now."""
+        self.look()
+        now = _status(NOW)
+        peaks = {f"peak_{name}": self._most[name] for name in now}
+        peaks["peak_rss"] = max(peaks["peak_rss"], _status({"peak": "VmHWM"})["peak"])  # which lags a little behind
+        process, device = self._most.get("process"), self._most.get("device")
+        return Memory(**now, **peaks, process=process, device=device, **self._allocator())
 
-        if not torch.cuda.is_available():  # opening the model says so, better
-            return 0
-        free, total = torch.cuda.mem_get_info(self.device)
-        return total - free
+    def _on_device(self) -> dict[str, int]:
+        if self._device is None:
+            return {}
+        found = {}
+        used = self._device.used()
+        if used is not None and self._before is not None:
+            found["device"] = max(0, used - self._before)
+        own = own_process(self._device.processes(), self._others)
+        return found if own is None else found | {"process": own}
+
+    def _allocator(self) -> dict[str, int]:
+        """The peaks of torch's allocator, where torch is in use on the device."""
+        torch: Any = sys.modules.get("torch")
+        if self._device is None or torch is None or not torch.cuda.is_initialized():
+            return {}
+        return {"allocated": torch.cuda.max_memory_allocated(), "reserved": torch.cuda.max_memory_reserved()}
 
 
-def _status(field: str) -> int:
+def own_process(processes: dict[int, int | None], before: set[int]) -> int | None:
+    """Bytes of this process among those on a device. In a container the driver may call it by another id: then it is
+    the only one that was not there `before`; None where that is not so."""
+    new = [pid for pid in processes if pid not in before]
+    pid = os.getpid() if os.getpid() in processes else new[0] if len(new) == 1 else None
+    return None if pid is None else processes[pid]
+
+
+def peak(memory: Memory) -> int:
+    """The one number that stands for memory: on a GPU what the driver counts for the process (the device's delta where
+    it cannot), else the most that was resident."""
+    on_device = memory.process if memory.process is not None else memory.device
+    return memory.peak_rss if on_device is None else on_device
+
+
+def _status(fields: dict[str, str]) -> dict[str, int]:
     text = Path("/proc/self/status").read_text()
-    found = re.search(rf"^{field}:\s+(\d+) kB$", text, re.MULTILINE)
-    if found is None:
-        raise OSError(f"/proc/self/status has no {field}")
-    return int(found[1]) * 1024
+    found = {}
+    for name, field in fields.items():
+        match = re.search(rf"^{field}:\s+(\d+) kB$", text, re.MULTILINE)
+        if match is None:
+            raise OSError(f"/proc/self/status has no {field}")
+        found[name] = int(match[1]) * 1024
+    return found

@@ -1,12 +1,27 @@
 """The report as one HTML page: JSON in, page out. Nothing is computed here but where marks lie."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
-from bench import figures, table
+from bench import evidence, figures, findings, tables, words
+
+WORDS = {
+    "FASTER": "good",
+    "HIGHER": "good",
+    "PASS": "good",
+    "SLOWER": "bad",
+    "LOWER": "bad",
+    "FAIL": "bad",
+    "SAME": "open",
+    "NO DIFFERENCE SEEN": "open",
+    "AMBIGUOUS": "open",
+    "INCONCLUSIVE": "open",
+}
+PIECES = re.compile(rf"({'|'.join(WORDS)}|\[[^\]]*\]|\(n=\d+\)|; )")
 
 
 def render(report: Mapping[str, Any]) -> str:
@@ -21,16 +36,32 @@ def render(report: Mapping[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
-        "percent": table.percent,
-        "milliseconds": table.milliseconds,
-        "ratio": table.ratio,
-        "megabytes": table.megabytes,
-    }
+    environment.filters |= {"parts": parts, "size": words.size, "number": words.number, "times": words.times}
+    word, sentence = findings.headline(report)
     return environment.get_template("page.html.j2").render(
         report=report,
-        baseline=report["variants"][report["baseline"]],
-        caption=table.caption(report),
-        scatter=figures.scatter(report),
-        bars=figures.bars(report),
+        word=word,
+        sentence=sentence,
+        kinds=WORDS,
+        missing=findings.missing(report),
+        checks=findings.checks(report),
+        found=findings.findings(report, report["candidate"]) if report["candidate"] != report["baseline"] else [],
+        why=findings.why(report),
+        caption=findings.caption(report),
+        reading=findings.reading(report),
+        tables=tables,
+        evidence=evidence,
+        figures=figures,
     )
+
+
+def parts(text: str) -> list[dict[str, str]]:
+    """A cell in pieces: judging words, numbers, intervals; a semicolon starts a line."""
+    found = []
+    for piece in PIECES.split(text):
+        kind = f"word {WORDS[piece]}" if piece in WORDS else "interval" if piece[:1] in ("[", "(") else "value"
+        if piece == "; ":
+            found.append({"text": "", "kind": "gap"})
+        elif piece.strip():
+            found.append({"text": piece.strip(), "kind": kind})
+    return found

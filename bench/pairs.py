@@ -1,113 +1,131 @@
-"""A variant beside its baseline, item by item: differences of the scores, and the answers that lost most."""
+"""A variant beside its baseline, item by item: differences of the scores, and flips.
 
-import base64
-import io
-from collections.abc import Mapping, Sequence
+Everything is paired, and the picture is the unit (bench.change). McNemar's exact test of the flips (Q. McNemar,
+Psychometrika 12, 1947: two-sided binomial, half of the flips either way) takes items as independent.
+"""
+
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from bench import accuracy, intervals
+from scipy import stats
+
+from bench import accuracy, change, intervals
 from bench.accuracy import ItemResult
 from bench.intervals import EQUAL
-from bench.observations import Answered
-from calib_data.records import Record, picture
-from calib_data.scoring import score
+from bench.observations import Answered, Held
 
-THUMBNAIL = 240  # pixels of the longer side
-SHOWN = 4  # flips of each variant
+Items = Sequence[ItemResult]
 
 
-def grade(answers: Sequence[Answered], records: Sequence[Record]) -> list[ItemResult]:
-    """The answers scored, in the order of `records`."""
-    by_id = {answer.id: answer for answer in answers}
-    return [
-        ItemResult(
-            run=answer.run,
-            id=record.id,
-            task=record.task,
-            source=record.source,
-            answer=answer.output,
-            token_ids=answer.token_ids,
-            seconds=answer.wall,
-            compared=answer.compared,
-            agreed=answer.agreed,
-            **vars(score(record.task, answer.output, record.answers)),
+def grade(answered: Sequence[Answered], held: Sequence[Held] = ()) -> list[ItemResult]:
+    """One result an item, ordered by id; with what was held against the baseline, where it was."""
+    by_id = {line.id: line for line in held}
+    found = []
+    for line in sorted(answered, key=lambda line: line.id):
+        fields: dict[str, Any] = {}
+        if beside := by_id.get(line.id):
+            fields = {"compared": len(beside.kl), "agreed": sum(beside.same), "kl": sum(beside.kl)}
+        found.append(
+            ItemResult(
+                run=line.run,
+                id=line.id,
+                task=line.task,
+                source=line.source,
+                prompt_sha256=line.prompt_sha256,
+                image_sha256=line.image_sha256,
+                answer=line.output,
+                value=line.score,
+                parsed=line.parsed,
+                similarity=line.similarity,
+                token_ids=line.token_ids,
+                seconds=line.wall,
+                **fields,
+            )
         )
-        for record in records
-        for answer in [by_id[record.id]]
-    ]
+    return found
 
 
-def scores(items: Sequence[ItemResult], baseline: Sequence[ItemResult]) -> dict[str, Any]:
+def together(items: Items, baseline: Items) -> tuple[list[ItemResult], list[ItemResult]]:
+    """The items that both were asked (the same id, words and picture), in the order of `items`."""
+    asked = {_asked(item): item for item in baseline}
+    kept = [item for item in items if _asked(item) in asked]
+    return kept, [asked[_asked(item)] for item in kept]
+
+
+def scores(items: Items, baseline: Items) -> dict[str, Any]:
     """`score` by task and over `all` items (accuracy.summarise), and the paired `difference` from the baseline.
 
     Raises ValueError when the two are not of the same items in the same order.
     """
-    difference = {
-        task: intervals.paired_difference(*_values(items, baseline, task)).as_dict()
-        for task in [*sorted({item.task for item in items}), "all"]
-    }
+    tasks = [*sorted({item.task for item in items}), "all"]
     return {
         "score": {**accuracy.summarise(items, lambda item: item.task), **accuracy.summarise(items, lambda _: "all")},
-        "difference": difference,
+        "difference": {task: _difference(items, baseline, lambda item: item.value, task) for task in tasks},
     }
 
 
-def changes(items: Sequence[ItemResult], baseline: Sequence[ItemResult]) -> dict[str, Any]:
-    """`recovery` (share of the baseline's score that is left), `flips` (items that score worse, better, the same) and
-    top-1 agreement with the baseline's answers, null where it was not measured."""
-    left, right = _values(items, baseline, "all")
-    kept = intervals.recovery(left, right)
-    worse = sum(after < before - EQUAL for before, after in zip(left, right, strict=True))
-    better = sum(after > before + EQUAL for before, after in zip(left, right, strict=True))
+def changes(items: Items, baseline: Items) -> dict[str, Any]:
+    """What else changed, over all items.
+
+    `recovery`: share of the baseline's score that is left; null where it has none. `flips`: items that score `worse`
+    and `better` (count, share with its interval), the `same`, and McNemar's p of as many either way. `length`: tokens
+    of the answers over those of the baseline's. `empty`, `unparsable`: differences of these rates. `top1_agreement`:
+    with the baseline's answers, null where it was not measured.
+    """
+    _check_paired(items, baseline)
+    pictures = [item.image_sha256 for item in items]
+    before, after = [item.value for item in baseline], [item.value for item in items]
+    tokens_before, tokens_after = ([float(len(item.token_ids)) for item in each] for each in (baseline, items))
     held = [item for item in items if item.compared]
     agreement = (
-        intervals.share([item.agreed or 0 for item in held], [item.compared or 0 for item in held]) if held else None
+        intervals.share(
+            [item.agreed or 0 for item in held],
+            [item.compared or 0 for item in held],
+            [item.image_sha256 for item in held],
+        )
+        if held
+        else None
     )
     return {
-        "recovery": kept.as_dict() if kept else None,
-        "flips": {"worse": worse, "better": better, "same": len(items) - worse - better},
-        "top1_agreement": agreement.as_dict() if agreement else None,
+        "recovery": _as_dict(change.ratio(before, after, pictures, whole=1.0)),
+        "flips": flips(before, after, pictures),
+        "length": _as_dict(change.ratio(tokens_before, tokens_after, pictures)),
+        "empty": _difference(items, baseline, lambda item: item.parsed == "empty"),
+        "unparsable": _difference(items, baseline, lambda item: item.parsed == "unparsable"),
+        "top1_agreement": _as_dict(agreement),
     }
 
 
-def worst(
-    variants: Mapping[str, Sequence[ItemResult]], baseline: Sequence[ItemResult], records: Sequence[Record]
-) -> list[dict[str, Any]]:
-    """The items that lost most against the baseline, at most SHOWN a variant, by id where equal."""
-    by_id = {record.id: record for record in records}
-    before = {item.id: item for item in baseline}
-    found = []
-    for name, items in variants.items():
-        lost = [item for item in items if item.value < before[item.id].value - EQUAL]
-        for item in sorted(lost, key=lambda item: (item.value - before[item.id].value, item.id))[:SHOWN]:
-            record, old = by_id[item.id], before[item.id]
-            found.append(
-                {
-                    "variant": name,
-                    "id": item.id,
-                    "task": item.task,
-                    "source": item.source,
-                    "prompt": record.prompt,
-                    "references": list(record.answers),
-                    "picture": thumbnail(record),
-                    "baseline": {"answer": old.answer, "value": old.value},
-                    "answered": {"answer": item.answer, "value": item.value},
-                }
-            )
-    return found
+def flips(before: Sequence[float], after: Sequence[float], pictures: Sequence[str]) -> dict[str, Any]:
+    """Items whose score fell and rose, as `changes` says."""
+    pairs = list(zip(before, after, strict=True))
+    worse, better = [b < a - EQUAL for a, b in pairs], [b > a + EQUAL for a, b in pairs]
+    either = sum(worse) + sum(better)
+    return {
+        "worse": {"count": sum(worse), **change.rate(worse, pictures).as_dict()},
+        "better": {"count": sum(better), **change.rate(better, pictures).as_dict()},
+        "same": len(pairs) - either,
+        "mcnemar": float(stats.binomtest(sum(worse), either).pvalue) if either else 1.0,
+    }
 
 
-def thumbnail(record: Record) -> str:
-    """The record's picture, small, as a data URI."""
-    image = picture(record)
-    image.thumbnail((THUMBNAIL, THUMBNAIL))
-    encoded = io.BytesIO()
-    image.save(encoded, "JPEG", quality=80)
-    return "data:image/jpeg;base64," + base64.b64encode(encoded.getvalue()).decode()
+def _difference(
+    items: Items, baseline: Items, value: Callable[[ItemResult], float], task: str = "all"
+) -> dict[str, Any]:
+    _check_paired(items, baseline)
+    pairs = [pair for pair in zip(baseline, items, strict=True) if task in (pair[1].task, "all")]
+    before, after = ([float(value(pair[side])) for pair in pairs] for side in (0, 1))
+    return change.difference(before, after, [item.image_sha256 for _, item in pairs]).as_dict()
 
 
-def _values(items: Sequence[ItemResult], baseline: Sequence[ItemResult], task: str) -> tuple[list[float], list[float]]:
-    if [item.id for item in items] != [item.id for item in baseline]:
+def _asked(item: ItemResult) -> tuple[str, str, str]:
+    return item.id, item.prompt_sha256, item.image_sha256
+
+
+def _check_paired(items: Items, baseline: Items) -> None:
+    if [_asked(item) for item in items] != [_asked(item) for item in baseline]:
         raise ValueError("not paired: the items differ")
-    pairs = [pair for pair in zip(baseline, items, strict=True) if task in (pair[0].task, "all")]
-    return [before.value for before, _ in pairs], [after.value for _, after in pairs]
+
+
+def _as_dict(estimate: intervals.Estimate | None) -> dict[str, Any] | None:
+    return estimate.as_dict() if estimate else None

@@ -1,161 +1,172 @@
-"""From observations to the report: every number in it is made here, and nothing is measured."""
+"""From observations to the report: every number in it is made here or in bench.entry, and nothing is measured."""
 
+import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import median
 from typing import Any
 
-from bench import fidelity, pairs, timing
+from bench import entry, flips, gate, page, pairs, plan, salt, table
 from bench.accuracy import ItemResult
-from bench.environment import LIBRARIES, RUNTIMES, describe_data, libraries, machine
-from bench.observations import Answered, Loaded
+from bench.observations import Line
+from bench.plan import Plan
+from bench.possible import LIMITS
+from bench.variants import EXTRAS, NULL
 from calib_data.records import Record
-from shipvlm.errors import InputError
-from shipvlm.recipe import BenchSection
+from shipvlm.recipe import GateSection
 
-SCHEMA_VERSION = 2
-INCONCLUSIVE = "INCONCLUSIVE"
-NOTES = (
-    "Intervals are 95 %. Scores: Wilson or a bootstrap over items, none under 30 items. Times: order statistics over "
-    "requests, none under 6. Where there is none the word is INCONCLUSIVE; a percentile that too few requests "
-    "support is left out.",
-    "Differences and ratios are paired: each item beside the baseline's answer to the same item.",
-    "Times are of one request alone (batch 1), every answer of the same length, the end token ignored: the medians "
-    "over requests of the medians over repeats and processes. Time to first token: from the decoded picture and the "
-    "words to the first token (preprocess, vision, prefill). Time per output token: what is left, over the further "
-    "tokens.",
-    "Each variant runs in fresh processes, in turns forwards and backwards. Load time is without the import of "
-    "libraries; the files may lie in the system's cache.",
-    "Memory is the most that the process had resident with one request, libraries and mapped weights included, and how "
-    "much of it came after the libraries were imported.",
-    "On a CPU a transformers checkpoint is computed in FP32, whatever type its weights are stored in; so is what a "
-    "quantized variant does not compute in integers.",
-    "Answers are greedy. Top-1 agreement: tokens of the baseline's answer that the variant, given all before, finds "
-    "most likely too.",
-)
-Lines = Sequence[Loaded | Answered]
+SCHEMA_VERSION = 3
+REPORT, MARKDOWN, PAGE = "bench.json", "bench.md", "index.html"
+Lines = Sequence[Line]
+
+
+def write(
+    out: Path,
+    made: Plan,
+    measured: Mapping[str, Lines],
+    records: Sequence[Record] = (),
+    gates: GateSection | None = None,
+) -> dict[str, Any]:
+    """Write the report of `measured`, the lines of each variant of `made`, in all its forms; return bench.json's dict.
+
+    `records` are the data set, for the pictures of the answers that lost most.
+    """
+    limits = json.loads((out / LIMITS).read_bytes()) if (out / LIMITS).is_file() else None
+    report = build(made, measured, records, gates or GateSection(), limits)
+    render(out, report)
+    return report
+
+
+def rebuild(out: Path, records: Sequence[Record] = (), gates: GateSection | None = None) -> dict[str, Any]:
+    """The report of what was measured so far in `out`, from its plan and lines. Raises as `bench.plan.read`."""
+    made = plan.read(out)
+    return write(out, made, plan.lines(out, made), records, gates)
+
+
+def render(out: Path, report: Mapping[str, Any]) -> None:
+    """Write `report` to `out` as JSON, Markdown and a page; each appears whole."""
+    _replace(out / REPORT, json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    _replace(out / MARKDOWN, table.markdown(report))
+    _replace(out / PAGE, page.render(report))
 
 
 def build(
-    variants: Mapping[str, Mapping[str, Any]],
+    made: Plan,
     measured: Mapping[str, Lines],
     records: Sequence[Record],
-    section: BenchSection,
-    command: str,
+    gates: GateSection,
+    limits: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The report of `measured`, the lines of each variant; the first is the baseline.
+    """The report as data. The candidate is the last variant that was given: what would be shipped.
 
-    `variants` says what each is (runtime, device, digest, weights). `records` are those that were scored.
+    Raises ExecutionError where two timed requests saw the same picture.
     """
-    baseline, *others = measured
-    answers = {
-        name: [line for line in lines if isinstance(line, Answered) and line.phase == "accuracy"]
+    salt.refuse_repeated(
+        digest for lines in measured.values() for line in entry.timed(lines) for digest in line.image_sha256
+    )
+    items = {
+        name: pairs.grade(list(plan.answered(lines).values()), list(plan.held(lines).values()))
         for name, lines in measured.items()
     }
-    items = {name: pairs.grade(found, records) for name, found in answers.items()}
-    times = {name: timing.by_request(_timed(lines)) for name, lines in measured.items()}
-    entries = {
-        name: {
-            **variants[name],
-            **_latency(times[name]),
-            "speedup": {
-                metric: timing.speedup(times[baseline], times[name], metric) if name in others else None
-                for metric in timing.METRICS
-            },
-            "load_seconds": timing.median_of([line.seconds for line in lines if isinstance(line, Loaded)]).as_dict(),
-            "memory": _memory(lines),
-            **pairs.scores(items[name], items[baseline]),
-            **pairs.changes(items[name], items[baseline]),
-        }
-        for name, lines in measured.items()
-    }
-    return {
+    clean = {name: entry.counting(lines) for name, lines in measured.items()}
+    entries = {name: _entry(name, made, measured, clean, items, limits) for name in made.variants}
+    for each in entries.values():
+        each["against"] = _against(each, entries[made.baseline])
+    missing = [each.model_dump(mode="json") for each in plan.missing(made, measured)]
+    report: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
-        "baseline": baseline,
-        "verdict": {name: verdict(entries[baseline], entries[name]) for name in others},
-        "data": {
-            "name": Path(section.data).name if Path(section.data).exists() else section.data,
-            **describe_data(records),
-        },
-        "timed_requests": len(times[baseline]),
-        "settings": section.model_dump(mode="json", exclude={"data"}),
-        "command": command,
-        "machine": machine(),
-        "libraries": libraries([*LIBRARIES, *RUNTIMES]),
-        "notes": list(NOTES),
+        "baseline": made.baseline,
+        "candidate": candidate(made),
+        "complete": not missing,
+        "missing": missing,
+        "gates": gates.model_dump(mode="json"),
+        "cases": {case.name: case.model_dump(mode="json") for case in made.cases},
         "variants": entries,
-        "flips": pairs.worst({name: items[name] for name in others}, items[baseline], records),
+        "limits": limits,
+        "flips": _worst(made, items, records),
+        "data": made.data,
+        "settings": made.settings,
+        "command": made.command,
+        "machine": made.machine,
+        "libraries": made.libraries,
     }
+    judged = gate.judge(report, gates)
+    return report | {"judgement": judged.as_dict() if judged else None}
 
 
-def verdict(baseline: Mapping[str, Any], variant: Mapping[str, Any]) -> dict[str, str]:
-    """What the intervals say of a variant against its baseline, a word for each: `score` is better, worse, the same
-    as far as can be told, or INCONCLUSIVE; `ttft`, `tpot` and `e2e` are faster, slower, ... ."""
-    words = {"score": _word(variant["difference"]["all"], 0.0, "better", "worse")}
-    for metric in timing.METRICS:
-        words[metric] = _word(variant["speedup"][metric], 1.0, "faster", "slower")
-    words["bytes"] = f"{variant['weights']['bytes'] / baseline['weights']['bytes']:.2f}"
-    return words
+def candidate(made: Plan) -> str:
+    """The last of the variants that are folders of their own; the forms of the baseline come after it."""
+    own = [name for name in made.variants if name not in (NULL, *EXTRAS)]
+    return own[-1]
 
 
-def _word(estimate: Mapping[str, Any] | None, neutral: float, above: str, below: str) -> str:
-    if estimate is None or estimate["low"] is None:
-        return INCONCLUSIVE
-    if estimate["low"] > neutral:
-        return above
-    return below if estimate["high"] < neutral else "no difference seen"
+def _entry(
+    name: str,
+    made: Plan,
+    measured: Mapping[str, Lines],
+    clean: Mapping[str, Lines],
+    items: Mapping[str, list[ItemResult]],
+    limits: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    described = made.variants[name]
+    loaded = [line.dtype for line in measured[name] if line.kind == "loaded"]
+    found: dict[str, Any] = {
+        "label": "",
+        **described.model_dump(mode="json", exclude={"keys"}),
+        "computes_in": loaded[0] if loaded else None,
+        **entry.times(name, made, measured[name], clean),
+        "memory": entry.memory(measured[name], described.device, made.phases[0] if len(made.phases) == 1 else "timing"),
+        "blocks": entry.blocks(measured[name]),
+    }
+    found["label"] = _label(name, found)
+    found["limits"] = entry.limits(name, found, clean[name], limits)
+    counted = {case: each["variants"].get(name) for case, each in (limits or {}).items()}
+    found["capacity"] = {case: each["capacity"] for case, each in counted.items() if each}
+    own, beside = pairs.together(items[name], items[made.baseline])
+    return found | (entry.answers(own, beside, measured[name]) if own else {})
 
 
-def _timed(lines: Lines) -> list[Answered]:
-    return [line for line in lines if isinstance(line, Answered) and line.phase == "timing"]
+def _label(name: str, found: Mapping[str, Any]) -> str:
+    """What people call it: the engine and the type of its weights."""
+    weights = found["weights"]
+    types = {"float32": "FP32", "float16": "FP16", "bfloat16": "BF16"}
+    computes = types.get(str(found["computes_in"]), str(found["computes_in"] or "").upper())
+    engine = {
+        "onnxruntime": "ONNX Runtime",
+        "transformers": "PyTorch",
+        "compile": "torch.compile",
+        "bnb-int8": "bitsandbytes INT8",
+        "bnb-nf4": "bitsandbytes NF4",
+    }[found["engine"]]
+    if name == NULL:
+        return f"{engine} {computes}, measured once more".replace("  ", " ")
+    if found["engine"] == "onnxruntime":
+        scheme = weights.get("scheme")
+        return f"{engine} {scheme or str(weights.get('precision') or '').upper()}".strip()
+    simulated = "" if found["timed"] or "I8" not in weights.get("values", {}) else ", INT8 simulated"
+    return f"{engine} {computes}{simulated}".strip()
 
 
-def _latency(times: dict[str, timing.Times]) -> dict[str, Any]:
+def _against(own: Mapping[str, Any], baseline: Mapping[str, Any]) -> dict[str, float | None]:
+    """Single numbers over the baseline's."""
+    peak = own["memory"]["peak"] if own["memory"] else None
+    other = baseline["memory"]["peak"] if baseline["memory"] else None
     return {
-        "latency": {metric: timing.summarise(times, metric) for metric in timing.METRICS},
-        "stages": {stage: median(each[stage] for each in times.values()) for stage in timing.STAGES},
+        "size": own["weights"]["bytes"] / baseline["weights"]["bytes"],
+        "memory": peak / other if peak and other else None,
     }
 
 
-def _memory(lines: Lines) -> dict[str, Any]:
-    """Bytes at most: resident with one request, what came of that with the model, resident with a batch; on a GPU what
-    came of its memory with the model."""
-    timed = _timed(lines)
-    before = max(line.rss_before for line in lines if isinstance(line, Loaded) and line.phase == "timing")
-    peak = max(line.peak_rss for line in timed)
-    batched = [line.peak_rss for line in lines if isinstance(line, Answered) and line.phase == "accuracy"]
-    vram = [line.peak_vram for line in timed if line.peak_vram is not None]
-    return {
-        "peak_rss": peak,
-        "model_rss": peak - before,
-        "peak_rss_batched": max(batched),
-        "peak_vram": max(vram) if vram else None,
-    }
+def _worst(made: Plan, items: Mapping[str, list[ItemResult]], records: Sequence[Record]) -> list[dict[str, Any]]:
+    """Those of the candidate first."""
+    first = candidate(made)
+    names = [first, *(name for name in items if name not in (first, made.baseline, NULL))]
+    baseline = items[made.baseline]
+    others = {name: pairs.together(items[name], baseline)[0] for name in names if name != made.baseline}
+    return flips.worst(others, baseline, made.items, records)
 
 
-def summarise(items: Sequence[ItemResult], baseline: Sequence[ItemResult]) -> dict[str, Any]:
-    """Scores by task and over all items, paired differences from `baseline`, fidelity to it, seconds an answer.
-
-    For items that were measured in one process (bench.fidelity).
-    """
-    return {
-        **pairs.scores(items, baseline),
-        **fidelity.summarise(items),
-        "seconds_per_answer": median(item.seconds for item in items),
-    }
-
-
-def sample(records: Sequence[Record], limit: int | None) -> list[Record]:
-    """`limit` records of each task, evenly spaced over the set so that every source is met; all when it is None."""
-    if not records:
-        raise InputError("the data set has no records")
-    if limit is None:
-        return list(records)
-    if limit < 1:
-        raise InputError(f"the limit is a number of records a task, at least 1, not {limit}")
-    chosen: list[Record] = []
-    for task in sorted({record.task for record in records}):
-        group = [record for record in records if record.task == task]
-        count = min(limit, len(group))
-        chosen += [group[index * len(group) // count] for index in range(count)]
-    return chosen
+def _replace(path: Path, text: str) -> None:
+    work = path.with_name(f".{path.name}.partial")
+    work.write_text(text, encoding="utf-8")
+    os.replace(work, path)

@@ -1,211 +1,222 @@
-"""Measures variants beside a baseline and writes the report. Each variant runs in its own processes, one at a time.
+"""Measures variants beside a baseline, each block in a fresh process, and writes the report.
 
-Folder: `observations/<variant>.jsonl` (one line an answer, as it happens; a killed run continues from them), then
-`bench.json` (all numbers, derived from those lines), `bench.md` and `index.html` (the same to read).
+Folder: `plan.json` (what is to be measured), `observations/<variant>.jsonl` (a line for all that was, as it happens; a
+killed run continues from them), then `bench.json`, `bench.md` and `index.html`, derived from those.
+
+Blocks of times are taken in turns, there and back: A B C N | N C B A | ..., so that a drift of the machine meets all
+alike; a turn in which a block is missing is measured again as a whole. A block that was disturbed is measured once
+more at once; after RETRIES in a row that were disturbed again the machine is busy, and none is until one was clean.
 """
 
-import json
-import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from time import monotonic
+from typing import Any
 
-from bench import observations, page, process, report, table
-from bench.environment import (
-    LIBRARIES,
-    RUNTIMES,
-    describe_weights,
-    libraries,
-    machine,
-    model_digest,
-    run_key,
-)
-from bench.observations import Answered, Forced, Job, Loaded, Packed, Phase
-from calib_data.records import Record, digest
-from shipvlm.errors import ExecutionError, InputError
-from shipvlm.folder import GRAPHS, check_folder, make_folder
-from shipvlm.recipe import BenchSection
-from shipvlm.stages import Progress, code_digest
+from bench import fidelity, observations, plan, process, report, salt
+from bench.job import Job, Known, Packed
+from bench.observations import LINE, Ended, Line, Phase, Timed
+from bench.plan import Described, Plan
+from bench.possible import LIMITS, Say, write_limits
+from bench.variants import NULL, Variant, variants_of
+from calib_data.records import Record
+from shipvlm.errors import ExecutionError, Interrupted
+from shipvlm.folder import make_folder
+from shipvlm.recipe import BenchSection, GateSection
+from shipvlm.stages import Progress
 
-PHASES: tuple[Phase, ...] = ("timing", "accuracy")
-MEASURES = ("shipvlm.runtime", "shipvlm.families", "bench.worker", "bench.accuracy")  # code whose lines these are
-Lines = list[Loaded | Answered]
-Device = Literal["cpu", "cuda"]
-
-
-@dataclass(frozen=True)
-class Variant:
-    """One form of a model: a checkpoint in `transformers`, or a graph set on `onnxruntime`."""
-
-    name: str  # letters, digits, points, dashes and underscores: it names a file too
-    folder: Path
-    runtime: Literal["transformers", "onnxruntime"]
-    device: Device = "cpu"
-
-    @classmethod
-    def of(cls, name: str, folder: Path, device: Device = "cpu") -> "Variant":
-        """What is in `folder`. Raises InputError where that is neither."""
-        if (folder / GRAPHS).is_file():
-            return cls(name, folder, "onnxruntime", device)
-        check_folder(folder)
-        return cls(name, folder, "transformers", device)
+RETRIES = 3
 
 
 def run(
-    variants: Sequence[Variant],
+    given: Sequence[Variant],
+    records: Sequence[Record],
+    section: BenchSection,
+    out: Path,
+    *,
+    gates: GateSection | None = None,
+    command: str = "",
+    progress: Progress | None = None,
+    say: Say | None = None,
+) -> dict[str, Any]:
+    """Measures `given` (the first is the baseline) and what the recipe adds on `records`; writes the report to `out`.
+
+    `section` says how much; `command` is printed under how to reproduce; what is possible at best is given to `say`.
+    Returns what is in bench.json.
+    Raises InputError for a folder that holds no model, names that cannot be used, data without records and an `out`
+    that cannot be written to; what a process raised; ExecutionError with the last words of one that died, and where
+    two timed requests saw the same picture; Interrupted, with what is missing, on Ctrl-C.
+    """
+    made = measure(given, records, section, out, command=command, progress=progress, say=say)
+    return report.write(out, made, plan.lines(out, made), records, gates)
+
+
+def measure(
+    given: Sequence[Variant],
     records: Sequence[Record],
     section: BenchSection,
     out: Path,
     *,
     command: str = "",
     progress: Progress | None = None,
-) -> dict[str, Any]:
-    """Measures `variants` on `records`, the first of them the baseline, and writes the report to `out`.
-
-    `section` says how much; `command` is printed under how to reproduce. Returns what is in bench.json.
-    Raises InputError for a folder that holds no model, names that cannot be used, data without records and an `out`
-    that cannot be written to; what a worker raised; ExecutionError with the last words of a worker that died.
-    """
-    _check_names([variant.name for variant in variants])
-    scored = report.sample(records, section.limit)
-    timed = [scored[index * len(scored) // section.latency_items] for index in range(section.latency_items)]
-    timed = list({record.id: record for record in timed}.values())
-    make_folder(out / "observations")  # before the work
-    described = {variant.name: _describe(variant) for variant in variants}
-    in_batches = sorted(scored, key=lambda record: record.id)  # batches are made by size: their order does not matter
-    keys = _keys(described, {"timing": digest(records), "accuracy": digest(in_batches)}, section)
-    logs = {name: out / "observations" / f"{name}.jsonl" for name in described}
-    measured = {
-        name: [line for phase in PHASES for line in observations.read(log, keys[name, phase])]
-        for name, log in logs.items()
-    }
-    for variant, phase, block in _turns(variants, section.blocks):
-        job = _job(variant, phase, block, keys[variant.name, phase], scored if phase == "accuracy" else timed, section)
-        if phase == "accuracy" and variant != variants[0]:
-            job = job.model_copy(update={"forced": _forced(measured[variants[0].name])})
-        _measure(job, measured[variant.name], logs[variant.name], progress)
-    used = {name: _used(lines, scored, timed, section) for name, lines in measured.items()}
-    made = report.build(described, used, scored, section, command)
-    _write(out / "bench.json", json.dumps(made, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-    _write(out / "bench.md", table.markdown(made))
-    _write(out / "index.html", page.render(made))
+    say: Say | None = None,
+) -> Plan:
+    """Measures what is missing in `out`, and returns the plan that it belongs to. Raises as `run`."""
+    scored = plan.sample(records, section.limit)
+    variants = variants_of(given, section)
+    make_folder(out / plan.OBSERVATIONS)  # before the work
+    timed = plan.spread(scored, section.latency_items * max(case.batch for case in plan.cases(section)))
+    made = plan.make(variants, scored, timed, section, command)
+    known = plan.write(out, made)
+    session = _Session(made, variants, scored, timed, section, out, progress or (lambda *_: None))
+    try:
+        if "timing" in made.phases:
+            if not known or not (out / LIMITS).is_file():
+                write_limits(out, made, variants, timed, section.threads, say or (lambda _: None))
+            session.times()
+        if "accuracy" in made.phases:
+            session.answers()
+    except KeyboardInterrupt:
+        raise Interrupted(f"stopped: {_left(made, session.lines)}; what was measured is kept in {out}") from None
+    salt.refuse_repeated(
+        digest
+        for lines in session.lines.values()
+        for line in lines
+        if isinstance(line, Timed)
+        for digest in line.image_sha256
+    )
     return made
 
 
-def _turns(variants: Sequence[Variant], blocks: int) -> Iterator[tuple[Variant, Phase, int]]:
-    """Timing first and close together, there and back (A B B A), so that a drift of the machine meets all alike."""
-    for block in range(blocks):
-        for variant in variants if block % 2 == 0 else reversed(variants):
-            yield variant, "timing", block
-    for variant in variants:
-        yield variant, "accuracy", 0
+def _left(made: Plan, lines: Mapping[str, Sequence[Line]]) -> str:
+    left = plan.missing(made, lines)
+    blocks = sum(each.phase == "timing" for each in left)
+    answers = sum(each.wanted - each.done for each in left if each.phase == "accuracy")
+    return f"{blocks} blocks of times and {answers} answers are missing"
 
 
-def _job(variant: Variant, phase: Phase, block: int, key: str, records: Sequence[Record], section: BenchSection) -> Job:
-    timing = phase == "timing"
-    return Job(
-        run=key,
-        variant=variant.name,
-        folder=variant.folder.resolve(),
-        device=variant.device,
-        phase=phase,
-        block=block,
-        threads=section.threads,
-        max_new_tokens=section.latency_tokens if timing else section.max_new_tokens,
-        batch_size=1 if timing else section.batch_size,
-        warmup=section.warmup if timing else 0,
-        repeats=section.repeats if timing else 1,
-        records=tuple(Packed(**dict(record)) for record in records),
-    )
+class _Session:
+    """One run of the blocks that are missing."""
 
+    def __init__(
+        self,
+        made: Plan,
+        variants: Sequence[Variant],
+        scored: Sequence[Record],
+        timed: Sequence[Record],
+        section: BenchSection,
+        out: Path,
+        progress: Progress,
+    ) -> None:
+        self.plan, self.variants, self.section, self.out, self.progress = made, variants, section, out, progress
+        self.lines = plan.lines(out, made)
+        self.scored = tuple(Packed(**dict(record)) for record in scored)
+        self.timed = tuple(Packed(**dict(record)) for record in timed)
+        self.disturbed = 0  # blocks in a row that were disturbed twice
 
-def _measure(job: Job, lines: Lines, log: Path, progress: Progress | None) -> None:
-    """Adds to `lines` and to `log` what is missing of `job`."""
-    wanted = {(record.id, repeat) for record in job.records for repeat in range(job.repeats)}
-    done = wanted & {
-        (line.id, line.repeat)
-        for line in lines
-        if isinstance(line, Answered) and (line.phase, line.block) == (job.phase, job.block)
-    }
-    title = f"{job.variant}: {job.phase}" + (f" {job.block + 1}" if job.phase == "timing" else "")
-    report_progress = progress or (lambda *_: None)
-    report_progress(title, len(done), len(wanted))
-    if done == wanted:
-        return
-    for line in process.measure(job.model_copy(update={"done": frozenset(done)})):
-        observations.append(log, line)
-        lines.append(line)
-        if isinstance(line, Answered):
-            done.add((line.id, line.repeat))
-            report_progress(title, len(done), len(wanted))
-    if done != wanted:
-        raise ExecutionError(
-            f"variant {job.variant}: its process ended early, {len(wanted - done)} answers are missing"
+    def times(self) -> None:
+        """The turns in which a block is missing, each as a whole."""
+        variants = [variant for variant in self.variants if variant.timed]
+        for turn in range(self.plan.blocks):
+            if all(self._ended(variant, "timing", turn) for variant in variants):
+                continue
+            for variant in variants if turn % 2 == 0 else reversed(variants):
+                clean = self._time(variant, turn).clean
+                if not clean and self.disturbed < RETRIES:
+                    clean = self._time(variant, turn).clean
+                self.disturbed = 0 if clean else self.disturbed + 1
+
+    def answers(self) -> None:
+        """The baseline's first: the others are held to them."""
+        for variant in self.variants:
+            mine, path = self.lines[variant.name], plan.references(self.out)
+            baseline = variant == self.variants[0]
+            if self._ended(variant, "accuracy", 0) and (
+                not baseline or fidelity.read(path, self._described(variant).keys["accuracy"]) is not None
+            ):
+                continue
+            of_baseline = plan.answered(self.lines[self.plan.baseline])
+            done = plan.answered(mine).keys() if baseline else plan.answered(mine).keys() & plan.held(mine).keys()
+            known = {
+                name: Known(token_ids=line.token_ids, ended=line.finish == "end")
+                for name, line in of_baseline.items()
+                if not baseline or name in done
+            }
+            self._block(
+                variant,
+                "accuracy",
+                0,
+                records=tuple(plan.scored_by(variant.name, self.scored)),
+                # The null's batches are others: what an answer is computed beside may change its last bits.
+                batch_size=max(1, self.section.batch_size // 2) if variant.name == NULL else self.section.batch_size,
+                max_new_tokens=self.section.max_new_tokens,
+                baseline=baseline,
+                answers=known,
+                done=frozenset(done),
+                references=path.resolve(),
+                reference_run=self.plan.variants[self.plan.baseline].keys["accuracy"],
+            )
+
+    def _time(self, variant: Variant, turn: int) -> Ended:
+        return self._block(
+            variant,
+            "timing",
+            turn,
+            records=self.timed,
+            cases=self.plan.cases,
+            items=self.plan.requests,
+            repeats=self.plan.repeats,
+            warmup=self.section.warmup,
         )
 
-
-def _forced(lines: Lines) -> dict[str, Forced]:
-    answers = [line for line in lines if isinstance(line, Answered) and line.phase == "accuracy"]
-    return {line.id: Forced(token_ids=line.token_ids, ended=line.finish == "end") for line in answers}
-
-
-def _used(lines: Lines, scored: Sequence[Record], timed: Sequence[Record], section: BenchSection) -> Lines:
-    """What belongs to this run: an earlier one may have measured more."""
-    ids = {"accuracy": {record.id for record in scored}, "timing": {record.id for record in timed}}
-    return [
-        line
-        for line in lines
-        if line.block < section.blocks
-        and (isinstance(line, Loaded) or (line.id in ids[line.phase] and line.repeat < section.repeats))
-    ]
-
-
-def _describe(variant: Variant) -> dict[str, Any]:
-    return {
-        "runtime": variant.runtime,
-        "device": variant.device,
-        "digest": model_digest(variant.folder),
-        "weights": describe_weights(variant.folder),
-    }
-
-
-def _keys(
-    described: Mapping[str, Mapping[str, Any]], data: Mapping[Phase, str], section: BenchSection
-) -> dict[tuple[str, Phase], str]:
-    """A run key for each variant and phase: all that decides its lines. `data` are digests, of all records for timing,
-    of exactly the scored ones for accuracy: `limit` decides who shares a batch. How often requests are timed, and how
-    many, decides no line."""
-    baseline = next(iter(described.values()))["digest"]
-    how_many = {"data", "limit", "latency_items", "repeats", "blocks"}
-    settings = section.model_dump_json(exclude=how_many)
-    made_with = json.dumps([libraries([*LIBRARIES, *RUNTIMES]), machine(), code_digest(MEASURES)])
-    return {
-        (name, phase): run_key(
-            phase,
-            *(entry[field] for field in ("digest", "runtime", "device")),
-            baseline,
-            data[phase],
-            settings,
-            made_with,
+    def _block(self, variant: Variant, phase: Phase, block: int, **asked: Any) -> Ended:
+        """Measures one attempt at a block; its lines are kept as they come."""
+        attempts = [
+            each.attempt
+            for each in observations.attempts(self.lines[variant.name])
+            if (each.phase, each.block) == (phase, block)
+        ]
+        job = Job(
+            run=self._described(variant).keys[phase],
+            variant=variant.name,
+            phase=phase,
+            block=block,
+            attempt=max(attempts, default=-1) + 1,
+            folder=variant.folder.resolve(),
+            engine=variant.engine,
+            device=variant.device,
+            dtype=variant.dtype,
+            threads=self.section.threads,
+            started=monotonic(),
+            **asked,
         )
-        for name, entry in described.items()
-        for phase in PHASES
-    }
+        title = f"{variant.name}: {phase}" + (f" {block + 1}" if phase == "timing" else "")
+        wanted = job.items * job.repeats * len(job.cases) if phase == "timing" else len(job.records)
+        count, ended = len(job.done), None
+        self.progress(title, count, wanted)
+        for line in process_lines(job):
+            observations.append(plan.log(self.out, variant.name), [line])
+            self.lines[variant.name].append(line)
+            if line.kind in ("timed", "answered"):
+                count += 1
+                self.progress(title, count, wanted)
+            ended = line if isinstance(line, Ended) else ended
+        if ended is None:
+            raise ExecutionError(
+                f"variant {variant.name}: its process ended early, {wanted - count} answers are missing"
+            )
+        return ended
+
+    def _ended(self, variant: Variant, phase: Phase, block: int) -> bool:
+        return (variant.name, phase, block) in {
+            (each.variant, each.phase, each.block) for each in observations.blocks(self.lines[variant.name])
+        }
+
+    def _described(self, variant: Variant) -> Described:
+        return self.plan.variants[variant.name]
 
 
-def _check_names(names: Sequence[str]) -> None:
-    if not names:
-        raise InputError("give at least one variant: the baseline")
-    for name in names:
-        if not re.fullmatch(r"[\w.-]+", name) or name.startswith("."):
-            raise InputError(f"a variant cannot be named {name!r}: use letters, digits, points, dashes, underscores")
-        if names.count(name) > 1:
-            raise InputError(f"two variants are named {name!r}: results are kept by name, rename one")
-
-
-def _write(path: Path, text: str) -> None:
-    work = path.with_name(f".{path.name}.partial")
-    work.write_text(text, encoding="utf-8")
-    os.replace(work, path)
+def process_lines(job: Job) -> Iterator[Line]:
+    """The lines of a fresh process that measures `job`. Raises as `bench.process.lines`."""
+    for line in process.lines("bench.worker", job, f"variant {job.variant}"):
+        yield LINE.validate_json(line)

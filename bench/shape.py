@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from bench.environment import LIBRARIES, RUNTIMES, describe_weights, libraries, machine
-from bench.table import megabytes, milliseconds, ratio
 from bench.timing import median_of
+from bench.words import megabytes, milliseconds, ratio
 from shipvlm.families.qwen3_vl.shape import Shape
 from shipvlm.runtime.decoder import GraphDecoder
 from shipvlm.runtime.graphs import load_decoder

@@ -9,8 +9,10 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
+from calib_data import external
+from calib_data.external import Row
 from calib_data.records import TASKS, Record, Task, decode
-from shipvlm.errors import InputError
+from shipvlm.errors import InputError, SetupError
 
 FIELDS = ("id", "task", "image", "prompt", "answers", "source", "licence")
 REQUIRED = ("task", "image", "prompt", "answers")
@@ -18,8 +20,6 @@ SPLITS = Path(__file__).parent / "splits"
 SHIPPED = ("calibration", "evaluation", "heldout")  # names that stand for the files in SPLITS
 REPORTED = 20  # broken rows named in one error
 MAX_IMAGE_BYTES = 64 * 2**20
-
-Row = tuple[int, Mapping[str, Any] | str]  # number from 1; a text is the reason why the row cannot be read
 
 
 class Table(NamedTuple):
@@ -44,16 +44,22 @@ def load_records(
     - a Parquet file, its pictures inside (what `records.write_parquet` writes);
     - a folder with one *.jsonl, whose rows name pictures in that folder:
       {"image": "receipts/1.jpg", "task": "ocr", "prompt": "What is the total?", "answers": ["12.50"]};
-    - a Hugging Face dataset: a local dataset folder or an id, with its `split` and, if it has several, its `config`.
+    - a Hugging Face dataset: a local dataset folder or an id, with its `split` and, if it has several, its `config`;
+    - the name of a public evaluation set: ai2d, chartqa, docvqa, mmmu, ocrbench (`calib_data.external`), which brings
+      columns and tasks of its own; `split` may narrow it ("test[:200]").
 
     columns: {field: name of the column that holds it}, for fields named otherwise; the fields are FIELDS.
     task: the task of every row, whatever a column says. `answers` may be one text or a list; `answer` is another name
     for it. `id`, `source` and `licence` may be missing: they become the row number, the name of `spec`, "unspecified".
 
-    Raises InputError naming every broken row (the first REPORTED of them) with its number and the reason.
+    Raises InputError naming every broken row (the first REPORTED of them) with its number and the reason, and
+    SetupError where a dataset is on the hub and the hub cannot be reached.
     """
     columns = _checked_columns(columns or {}, task)
-    table = _open(spec, split, config)
+    named = None if Path(spec).exists() else external.find(str(spec))
+    if named and (columns or task or config):
+        raise InputError(f"{spec}: it has columns and tasks of its own: give it a split at most")
+    table = _open_external(named, split) if named else _open(spec, split, config)
     records: list[Record] = []
     broken: list[str] = []
     first_row: dict[str, int] = {}
@@ -96,10 +102,19 @@ def _open(spec: str | Path, split: str | None, config: str | None) -> Table:
         return Table(str(spec), _parquet_rows(shipped))
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", str(spec)) or str(spec).startswith(".") or path.suffix == ".parquet":
         raise InputError(f"{spec}: no such file or folder, and no Hugging Face dataset id (owner/name) either")
+    return Table(str(spec), _dataset_rows(str(spec), split, config), _caches())
+
+
+def _open_external(source: external.Source, split: str | None) -> Table:
+    rows = _dataset_rows(source.place, split or source.task.split, source.task.config)
+    folders = _caches() if source.place == source.task.dataset else (Path(source.place),)
+    return Table(source.name, external.as_records(source, rows), folders)
+
+
+def _caches() -> tuple[Path, ...]:
     from datasets import config as settings
 
-    caches = (Path(settings.HF_DATASETS_CACHE), Path(settings.HF_CACHE_HOME) / "hub")
-    return Table(str(spec), _dataset_rows(str(spec), split, config), caches)
+    return Path(settings.HF_DATASETS_CACHE), Path(settings.HF_CACHE_HOME) / "hub"
 
 
 def _parquet_rows(path: Path) -> Iterator[Row]:
@@ -134,6 +149,11 @@ def _dataset_rows(spec: str, split: str | None, config: str | None) -> Iterator[
 
     try:
         data = datasets.load_dataset(spec, name=config, split=split)
+    except ConnectionError as error:
+        raise SetupError(
+            f"{spec}: it is on the hub, which cannot be reached from here ({error}): set HF_ENDPOINT to a mirror, or "
+            "fetch a copy where there is a network and give its folder (of a named set: NAME@FOLDER)"
+        ) from error
     except Exception as error:  # datasets raises errors of many libraries here
         raise InputError(f"{spec}: datasets.load_dataset cannot load it: {type(error).__name__}: {error}") from error
     if not isinstance(data, datasets.Dataset):

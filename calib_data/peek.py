@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from calib_data import external
 from calib_data.load import FIELDS, SHIPPED, SPLITS
 from shipvlm.errors import InputError
 
@@ -13,7 +14,7 @@ def count_records(spec: str) -> int | None:
     """The number of records that `load.load_records(spec)` would read; None for what only `datasets` can open.
 
     Raises `InputError` for a file or folder that is missing or has no pictures, and for a word that is neither
-    a shipped split nor like a data set id.
+    the name of a set nor like a data set id.
     """
     path = Path(spec)
     if path.is_dir():
@@ -23,9 +24,11 @@ def count_records(spec: str) -> int | None:
         path = SPLITS / f"{spec}.parquet"
     if path.is_file() and path.suffix == ".parquet":
         return _parquet_rows(path)
+    if not path.exists() and external.find(spec):
+        return None
     if path.suffix or spec.count("/") != 1 or path.exists():
-        names = ", ".join(SHIPPED)
-        raise InputError(f"{spec}: no split ({names}), no Parquet file, no folder, and no data set id (owner/name)")
+        names = ", ".join((*SHIPPED, *external.NAMES))
+        raise InputError(f"{spec}: no set ({names}), no Parquet file, no folder, and no data set id (owner/name)")
     return None
 
 

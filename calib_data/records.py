@@ -14,7 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from shipvlm.errors import InputError
 
-Task = Literal["vqa", "caption", "consistency", "ocr"]
+# What is asked, and so how an answer is scored (calib_data.scoring). From `choice` on: the rules of public sets.
+Task = Literal["vqa", "caption", "consistency", "ocr", "choice", "document", "chart", "contains", "formula"]
 TASKS: tuple[Task, ...] = get_args(Task)
 IMAGE_FORMATS = ("PNG", "JPEG", "WEBP")
 MAX_PIXELS = 50_000_000  # a larger picture is a mistake or a decompression bomb

@@ -5,43 +5,25 @@ An empty or unparsable answer scores 0 and says so in `Score.parsed`: it is coun
 
 from __future__ import annotations
 
+import math
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal
 
+from rapidfuzz.distance import Levenshtein
+
+from calib_data.texts import has_content, plain, read_number, similarity, split_cjk, words, yes_or_no
 from shipvlm.errors import InputError
 
 if TYPE_CHECKING:  # a training machine scores without pydantic
     from calib_data.records import Task
 
-ARTICLES = frozenset({"a", "an", "the"})
-NUMBERS = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
-    "seventeen eighteen nineteen twenty"
-)
-DIGITS = {word: str(value) for value, word in enumerate(NUMBERS.split())}
-# Han, kana and Hangul: compared character by character, as most of it is written without spaces.
-CJK = (
-    r"\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff"
-    r"\U00020000-\U0003ffff"
-)
-MONEY = "USD|EUR|GBP|CHF|CNY|RMB|JPY|KRW|INR|\u5143|\u5186|\uc6d0"  # ... yuan, yen, won
-NUMBER = re.compile(rf"(?:{MONEY})? ?(?P<sign>[+-]?) ?(?P<digits>[0-9.,' ]*[0-9]) ?(?P<percent>%?) ?(?:{MONEY})?")
-NUMBER_FORMS = [
-    re.compile(form)
-    for form in (
-        r"(?P<whole>[0-9]{1,3}(,[0-9]{3})+)([.](?P<part>[0-9]+))?",  # 1,234  1,234.50
-        r"(?P<whole>[0-9]+)",
-        r"(?P<whole>[0-9]*)[.,](?P<part>[0-9]+)",  # 12.50  12,50  .5
-        r"(?P<whole>[0-9]{1,3}([.][0-9]{3})+),(?P<part>[0-9]+)",  # 1.234,50
-        r"(?P<whole>[0-9]{1,3}([.][0-9]{3}){2,})",  # 1.234.567
-        r"(?P<whole>[0-9]{1,3}([ '][0-9]{3})+)([.,](?P<part>[0-9]+))?",  # 1 234.50
-    )
-]
+RELAXED = 0.05  # of a chart's number
+# `answer is B`, `option (C)`; a capital that begins a sentence (A cat, I think) is no choice.
+NAMED_CHOICE = re.compile(r"(?i:\b(?:answer|option|choice)(?: is)?:? ?)[(\[]?(?![AI] [a-z])([A-Z])(?![\w'\u2019])")
 
 
 @dataclass(frozen=True)
@@ -51,11 +33,6 @@ class Score:
     value: float
     parsed: Literal["ok", "empty", "unparsable"]
     similarity: float | None = None
-
-
-class Number(NamedTuple):
-    value: Decimal
-    percent: bool
 
 
 def score(task: Task, answer: str, references: Sequence[str], relative_tolerance: float = 0.0) -> Score:
@@ -78,7 +55,7 @@ def score(task: Task, answer: str, references: Sequence[str], relative_tolerance
 def score_vqa(answer: str, references: Sequence[str]) -> Score:
     """1 when the normalised words (`words`) are those of a reference, else 0. No letter or digit: unparsable."""
     match = any(words(answer) == words(reference) for reference in references)
-    return Score(float(match), "ok" if match or _has_content(answer) else "unparsable")
+    return Score(float(match), "ok" if match or has_content(answer) else "unparsable")
 
 
 def score_consistency(answer: str, references: Sequence[str]) -> Score:
@@ -95,12 +72,12 @@ def score_caption(answer: str, references: Sequence[str]) -> Score:
 
     CJK characters are words by themselves. No letter or digit: unparsable.
     """
-    said = Counter(_split_cjk(words(answer)))
+    said = Counter(split_cjk(words(answer)))
     value = 0.0
     for reference in references:
-        meant = Counter(_split_cjk(words(reference)))
+        meant = Counter(split_cjk(words(reference)))
         value = max(value, 2 * (said & meant).total() / (said.total() + meant.total()))
-    return Score(value, "ok" if value or _has_content(answer) else "unparsable")
+    return Score(value, "ok" if value or has_content(answer) else "unparsable")
 
 
 def score_ocr(answer: str, references: Sequence[str], relative_tolerance: float = 0.0) -> Score:
@@ -129,93 +106,92 @@ def _read(answer: str, reference: str, relative_tolerance: float) -> Score:
     return Score(float(near and said.percent == expected.percent), "ok")
 
 
+def score_choice(answer: str, references: Sequence[str]) -> Score:
+    """Multiple choice: 1 when the answer names the letter of the right choice (`choice_letter`), or is its text.
+
+    `references` are the letter and, if it is known, the text. An answer that is neither a letter nor the right
+    choice's text is unparsable.
+    """
+    said = choice_letter(answer)
+    if said is not None:
+        return Score(float(said in references), "ok")
+    match = any(words(answer) == words(reference) for reference in references if len(reference) > 1)
+    return Score(float(match), "ok" if match else "unparsable")
+
+
+def choice_letter(answer: str) -> str | None:
+    """The one letter that an answer to a multiple-choice question names: `B`, `(b)`, `B. a cat`, `The answer is B.`
+
+    None where it names none or several. A word is no letter: neither the first of `A cat` nor that of `I think so`.
+    """
+    text = plain(answer).replace("*", "").strip()
+    alone = re.fullmatch(r"[(\[]?([A-Za-z])[)\].:,]*", text)
+    if alone:
+        return alone[1].upper()
+    first = re.match(r"[(\[]?([A-Z])[)\].:]+ ", text)
+    found = {first[1]} if first else set()
+    found |= set(NAMED_CHOICE.findall(text))
+    return found.pop() if len(found) == 1 else None
+
+
+def score_document(answer: str, references: Sequence[str]) -> Score:
+    """ANLS: 1 - Levenshtein distance / length of the longer text where that is above 0.5, else 0; the best over the
+    references. Letter case and runs of white space do not count. (Biten et al., "Scene Text Visual Question
+    Answering", ICCV 2019.)
+    """
+    said = _lowered(answer)
+    near = max(Levenshtein.normalized_similarity(said, _lowered(reference)) for reference in references)
+    return Score(near if near > 0.5 else 0.0, "ok")
+
+
+def score_chart(answer: str, references: Sequence[str]) -> Score:
+    """Relaxed accuracy: 1 for a number within 5 % of a reference that is one, or for the reference's text, letter case
+    left out. `5%` is 0.05. (Masry et al., "ChartQA", ACL Findings 2022, section 5.1.)
+    """
+    return Score(float(any(_relaxed(answer.strip(), reference.strip()) for reference in references)), "ok")
+
+
+def score_contains(answer: str, references: Sequence[str]) -> Score:
+    """1 when a reference stands in the answer, letter case left out. No letter or digit: unparsable. (Liu et al.,
+    "OCRBench", 2023.)
+    """
+    found = any(_lowered(reference) in _lowered(answer) for reference in references)
+    return Score(float(found), "ok" if found or has_content(answer) else "unparsable")
+
+
+def score_formula(answer: str, references: Sequence[str]) -> Score:
+    """As `score_contains` for formulas in LaTeX: letter case counts, white space does not."""
+    found = any("".join(reference.split()) in "".join(answer.split()) for reference in references)
+    return Score(float(found), "ok" if found or has_content(answer) else "unparsable")
+
+
+def _lowered(text: str) -> str:
+    return " ".join(text.lower().split())
+
+
+def _relaxed(said: str, meant: str) -> bool:
+    value, target = _float(said), _float(meant)
+    if value is None or not target:  # of 0 there is no share
+        return said.lower() == meant.lower()
+    return abs(value - target) <= RELAXED * abs(target)
+
+
+def _float(text: str) -> float | None:
+    try:
+        value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
 RULES: dict[str, Callable[[str, Sequence[str]], Score]] = {
     "vqa": score_vqa,
     "caption": score_caption,
     "consistency": score_consistency,
     "ocr": score_ocr,
+    "choice": score_choice,
+    "document": score_document,
+    "chart": score_chart,
+    "contains": score_contains,
+    "formula": score_formula,
 }
-
-
-def plain(text: str) -> str:
-    """NFKC, with each run of white space one space and none at the ends."""
-    return " ".join(unicodedata.normalize("NFKC", text).split())
-
-
-def words(text: str) -> list[str]:
-    """The normalised words: NFKC, case folded, without punctuation, symbols and articles, zero..twenty as digits.
-
-    An apostrophe joins (`it's` is `its`); a point or comma between digits (3.5) and a minus before one (-3) stay; a
-    thousands comma goes (1,000). Text of which nothing would be left keeps what it had: `A` is a word, and so is `+`.
-    """
-    folded = unicodedata.normalize("NFKC", plain(text).casefold())
-    joined = re.sub(r"(?<=\w)['\u2019](?=\w)", "", folded)
-    joined = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", joined)
-    padded = f" {joined} "
-    bare = "".join(
-        char if unicodedata.category(char)[0] not in "PS" or _is_in_number(before, char, after) else " "
-        for before, char, after in zip(padded, padded[1:], padded[2:], strict=False)
-    )
-    found = bare.split() or folded.split()
-    return [DIGITS.get(word, word) for word in found if word not in ARTICLES] or found
-
-
-def _is_in_number(before: str, char: str, after: str) -> bool:
-    return after.isdecimal() and (before.isdecimal() if char in ".," else char == "-" and before.isspace())
-
-
-def yes_or_no(text: str) -> str | None:
-    """`yes` or `no`, whichever of the two words the text has; None when it has neither or both."""
-    said = {"yes", "no"} & set(words(text))
-    return said.pop() if len(said) == 1 else None
-
-
-def read_number(text: str) -> Number | None:
-    """The value of a text that is one number or price and nothing else, or None.
-
-    Currency signs and names, white space and thousands separators are ignored: `$1,234.50`, `1.234,50 EUR`, `1 234.5`.
-    A comma before exactly three digits groups thousands, any other single point or comma is the decimal sign. A leading
-    zero (007) or groups of another length (a date, a telephone number) make a text, not a number. A percent sign is
-    kept: 5 % is not 5.
-    """
-    signless = "".join(char for char in plain(text) if unicodedata.category(char) != "Sc")
-    whole_text = NUMBER.fullmatch(signless.strip())
-    if whole_text is None:
-        return None
-    for form in NUMBER_FORMS:
-        match = form.fullmatch(whole_text["digits"])
-        if match:
-            break
-    else:
-        return None
-    whole = re.sub("[^0-9]", "", match["whole"])
-    if len(whole) > 1 and whole[0] == "0":
-        return None
-    part = match.groupdict().get("part")
-    return Number(Decimal(f"{whole_text['sign']}{whole or 0}.{part or 0}"), bool(whole_text["percent"]))
-
-
-def similarity(left: str, right: str) -> float:
-    """1 - Levenshtein distance / length of the longer, over code points of `plain` text; 1.0 for two blank texts."""
-    left, right = plain(left), plain(right)
-    longer = max(len(left), len(right))
-    return 1.0 - edit_distance(left, right) / longer if longer else 1.0
-
-
-def edit_distance(left: str, right: str) -> int:
-    """Levenshtein distance: the fewest insertions, deletions and substitutions of one character."""
-    previous = list(range(len(right) + 1))
-    for row, char in enumerate(left, start=1):
-        current = [row]
-        for column, other in enumerate(right, start=1):
-            current.append(min(previous[column] + 1, current[-1] + 1, previous[column - 1] + (char != other)))
-        previous = current
-    return previous[-1]
-
-
-def _split_cjk(tokens: Sequence[str]) -> list[str]:
-    return [piece for token in tokens for piece in re.findall(f"[{CJK}]|[^{CJK}]+", token)]
-
-
-def _has_content(text: str) -> bool:
-    return any(char.isalnum() for char in text)

@@ -136,7 +136,7 @@ class _Bringing:
     def _end_when_final(self, refused: Refused, error: ShipvlmError, tries_left: int) -> None:
         """Raise a refusal that all files would meet. A bare 403 is one when it is said twice: ModelScope errs."""
         if isinstance(error, AccessError) and error.situation in PERSONAL:
-            final = not tries_left or refused.status != 403 or refused.code or refused.said
+            final = not tries_left or refused.status != 403 or bool(refused.code or refused.said)
         else:
             final = not tries_left and refused.page and len(self.sources) == 1
         if final:
@@ -171,13 +171,11 @@ class _Bringing:
 
 def _error(failures: Mapping[str, _Failure], sources: Sources, folder: Path) -> ShipvlmError:
     """One error for all files that did not come: wrong bytes before a network that gave up."""
-    next_step = (
-        "All other files are there: run the same shipvlm fetch again for these, or take another --source or --endpoint"
-    )
+    next_step = "What came is kept: run the same shipvlm fetch again, or take another --source or --endpoint"
     if wrong := {path: str(failure) for path, failure in failures.items() if failure.mismatch}:
         return GateError(f"{folder}: bytes that came are not the listed ones. {some(wrong)}. {next_step}")
-    first = next(iter(failures.values()))
-    if len(sources) == 1 and isinstance(first.errors[-1], AccessError):
-        return first.errors[-1]
+    first = next(iter(failures.values())).errors[-1]
+    if len(sources) == 1 and isinstance(first, AccessError):
+        return first
     problems = {path: str(failure) for path, failure in failures.items()}
-    return TransferError(f"{folder}: {len(failures)} files did not come. {some(problems)}. {next_step}")
+    return TransferError(f"{folder}: not all files came. {some(problems)}. {next_step}")

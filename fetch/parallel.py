@@ -7,7 +7,8 @@ from time import monotonic
 from typing import TypeVar
 
 PATIENCE = 1.0  # seconds for which stopped threads are waited for
-Item, Result = TypeVar("Item"), TypeVar("Result")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 def in_parallel(work: Callable[[Item], Result], items: Sequence[Item], workers: int, stop: Event) -> list[Result]:
@@ -29,6 +30,7 @@ def in_parallel(work: Callable[[Item], Result], items: Sequence[Item], workers: 
                 finished.put((index, work(items[index])))
             except BaseException as error:
                 finished.put(error)
+                stop.set()
 
     for index in range(len(items)):
         waiting.put(index)

@@ -35,7 +35,7 @@ def fetch_file(place: Callable[[], Place], wanted: RemoteFile, part: Path, on_by
     `on_bytes` gets how many bytes are there, before more are written and at the end; what it raises stops the transfer.
 
     Raises `Mismatch` when the bytes or their number are wrong (`part` stays as it is: whole and wrong in the first
-    case), `Refused` when the server says no, the last `Again` when it failed too often without a byte between, and
+    case), `Refused` when the server says no, the last `Again` when it failed too often without getting on, and
     `SetupError` when the disk is full. Whatever is raised, bytes that came are kept and the next call goes on there.
     """
     if problem := unverifiable(wanted):

@@ -12,25 +12,27 @@ from shipvlm.families.qwen3_vl.layers import decoder_groups
 from shipvlm.families.qwen3_vl.shape import Shape, read_shape
 from shipvlm.folder import check_folder, weight_files
 from shipvlm.ignore import split_layers
+from shipvlm.lock import check_finished
+from shipvlm.plan_checks import (
+    Merging,
+    Problem,
+    awaited,
+    data_problems,
+    fetch_problems,
+    merge_problems,
+    target_problems,
+)
 from shipvlm.recipe import Recipe
-from shipvlm.schemes import DEVICES, RUNTIMES, SCALES, Line, lookup, nearest
+from shipvlm.schemes import DEVICES, RUNTIMES, SCALES, lookup
 from shipvlm.sizes import FLOAT_BYTES, Header, check_tensors, quantized_bytes, side_bytes
 
-GRAPH_RUNTIMES = ("onnxruntime", "tensorrt-rtx")
 LIBRARIES_BYTES = 600e6  # torch, transformers and onnxruntime in memory, before any model
 # Measured at the height of a stage, libraries left out, with a checkpoint of 260 million parameters in one file: in
 # multiples of its float32 bytes, calibrating or running it quantized, and converting it with parity; in multiples of
 # the bytes of its file, packing weights.
 RUN_TIMES, CONVERT_TIMES, PACK_TIMES = 1.75, 2.1, 2.6
-
-
-@dataclass(frozen=True)
-class Problem:
-    """What is wrong, where in the recipe, and whether it stops the run."""
-
-    where: str
-    message: str
-    stops: bool = True
+# Measured on one layer (12288 x 4096): in multiples of its float32 bytes, for two DoRA; one LoRA takes 3.5.
+MERGE_TIMES = 6.5
 
 
 @dataclass(frozen=True)
@@ -44,31 +46,36 @@ class Step:
     memory_bytes: int
 
 
-def plan(recipe: Recipe, out: Path, records: Mapping[str, int | str | None], until: str = "bench") -> dict[str, Any]:
+def plan(
+    recipe: Recipe,
+    out: Path,
+    records: Mapping[str, int | str | None],
+    until: str = "bench",
+    merging: Merging | str | None = None,
+) -> dict[str, Any]:
     """What `shipvlm run` would do with `recipe` and `out`, as JSON.
 
     `until` is the last stage to run. `records`: for each data set that the recipe names its number of records, None
-    where that takes reading it, or the reason why it cannot be had. Sizes are computed from the headers; memory is an
-    estimate. Problems come sorted, those that stop the run first. Nothing is raised for a bad recipe, that is what is
-    reported.
+    where that takes reading it, or the reason why it cannot be had. `merging`: the same of the recipe's adapters, None
+    when it has none. Sizes are computed from the headers; memory is an estimate. Of a checkpoint that is still to be
+    fetched nothing is known. Problems come sorted, those that stop the run first. Nothing is raised for a bad recipe,
+    that is what is reported.
     """
     target = lookup(recipe.quantize.scheme, recipe.target.runtime, recipe.target.device)
-    problems = [*_target_problems(recipe, target), *_data_problems(recipe, records)]
+    problems = [*target_problems(recipe, target), *data_problems(recipe, records)]
+    problems += [*fetch_problems(recipe.model, until), *merge_problems(merging)]
     model, steps = None, []
-    try:
-        config = check_folder(recipe.model.path)
-        if "quantization_config" in config:
-            raise InputError(f"{recipe.model.path}: is quantized already; start from its 16- or 32-bit original")
-        shape = read_shape(config)
-        headers = check_tensors(recipe.model.path, shape)
-    except InputError as error:
-        problems.append(Problem("model.path", str(error)))
-    else:
-        layers, wrong = _layers(recipe, shape, headers)
-        problems += wrong
-        steps = _steps(recipe, headers, layers, until)
-        model = _describe(recipe, shape, headers, layers)
-        problems += _machine_problems(steps, out)
+    if not awaited(recipe.model):
+        try:
+            shape, headers = _read(recipe.model.path)
+        except InputError as error:
+            problems.append(Problem("model.path", str(error)))
+        else:
+            layers, wrong = _layers(recipe, shape, headers)
+            problems += wrong
+            model = _describe(recipe, shape, headers, layers)
+            steps = _steps(recipe, headers, layers, until, merging)
+            problems += _machine_problems(steps, out)
     return {
         "schema_version": 1,
         "recipe": recipe.model_dump(mode="json"),
@@ -86,49 +93,14 @@ def plan(recipe: Recipe, out: Path, records: Mapping[str, int | str | None], unt
     }
 
 
-def _target_problems(recipe: Recipe, line: Line) -> list[Problem]:
-    scheme, runtime, device = recipe.quantize.scheme, recipe.target.runtime, recipe.target.device
-    problems = []
-    if line.verdict in ("slow", "refused"):
-        better = nearest(scheme, runtime, device)
-        advice = f"take {better.scheme} on {better.runtime}" if better else "choose another device"
-        problems.append(
-            Problem("quantize.scheme", f"{scheme} is {line.verdict} on {runtime}, {device}: {line.reason}; {advice}")
-        )
-    if line.verdict == "unmeasured":
-        problems.append(Problem("target", f"{scheme} on {runtime}, {device}: {line.reason}", stops=False))
-    if device != "cpu" and recipe.bench.device == "cpu":
-        note = (
-            f"the report is measured on this machine's processor; on a machine with {device}: --set bench.device=cuda"
-        )
-        problems.append(Problem("target.device", note, stops=False))
-    if recipe.convert is None and runtime in GRAPH_RUNTIMES:
-        problems.append(Problem("convert", f"{runtime} loads ONNX graphs; leave out convert: null"))
-    if recipe.convert and runtime not in GRAPH_RUNTIMES:
-        problems.append(Problem("convert", f"{runtime} loads checkpoints, no ONNX graphs; write convert: null"))
-    if not SCALES[scheme].activations:
-        unused = f"{scheme} quantizes weights only: calibration and observer are not used"
-        problems.append(Problem("calibration", unused, stops=False))
-    return problems
-
-
-def _data_problems(recipe: Recipe, records: Mapping[str, int | str | None]) -> list[Problem]:
-    needs = {"bench.data": (recipe.bench.data, 1)}
-    if recipe.convert:
-        parity = recipe.convert.parity
-        needs["convert.parity.data"] = (parity.data, max(parity.items, parity.answers))
-    if SCALES[recipe.quantize.scheme].activations:
-        needs["calibration.data"] = (recipe.calibration.data, recipe.calibration.samples or 1)
-    problems = []
-    for where, (data, count) in needs.items():
-        found = records[data]
-        if isinstance(found, str):
-            problems.append(Problem(where, found))
-        elif found is None:
-            problems.append(Problem(where, f"{data}: its records are counted when it is read", stops=False))
-        elif found < count:
-            problems.append(Problem(where, f"{data}: it has {found} records, {count} are asked for"))
-    return problems
+def _read(folder: Path) -> tuple[Shape, dict[str, Header]]:
+    """The shape and the tensors of a checkpoint. Raises `InputError` for one that is no source of a build."""
+    check_finished(folder)
+    config = check_folder(folder)
+    if "quantization_config" in config:
+        raise InputError(f"{folder}: is quantized already; start from its 16- or 32-bit original")
+    shape = read_shape(config)
+    return shape, check_tensors(folder, shape)
 
 
 def _layers(recipe: Recipe, shape: Shape, headers: Mapping[str, Header]) -> tuple[dict[str, Header], list[Problem]]:
@@ -149,7 +121,15 @@ def _layers(recipe: Recipe, shape: Shape, headers: Mapping[str, Header]) -> tupl
     return layers, problems
 
 
-def _steps(recipe: Recipe, headers: Mapping[str, Header], layers: Mapping[str, Header], until: str) -> list[Step]:
+def _steps(
+    recipe: Recipe,
+    headers: Mapping[str, Header],
+    layers: Mapping[str, Header],
+    until: str,
+    merging: Merging | str | None,
+) -> list[Step]:
+    if until == "fetch":
+        return []
     scheme, side = recipe.quantize.scheme, side_bytes(recipe.model.path)
     whole = sum(header.values * FLOAT_BYTES[header.dtype] for header in headers.values()) + side
     small = quantized_bytes(headers, layers, SCALES[scheme]) + side
@@ -158,7 +138,13 @@ def _steps(recipe: Recipe, headers: Mapping[str, Header], layers: Mapping[str, H
     run, convert, pack = (
         round(LIBRARIES_BYTES + height) for height in (RUN_TIMES * floats, CONVERT_TIMES * floats, PACK_TIMES * largest)
     )
-    steps = [Step("quantize", "quantized", f"checkpoint, {scheme}", small, run if SCALES[scheme].activations else pack)]
+    steps = []
+    if isinstance(merging, Merging):
+        merge = round(LIBRARIES_BYTES + MERGE_TIMES * 4 * merging.largest)
+        steps.append(Step("merge", "merged", "checkpoint, its adapters merged", whole, merge))
+    steps.append(
+        Step("quantize", "quantized", f"checkpoint, {scheme}", small, run if SCALES[scheme].activations else pack)
+    )
     if recipe.convert and until != "quantize":
         precision = recipe.convert.precision
         steps.append(Step("baseline", "onnx-baseline", f"graphs of the original, {precision}", whole, convert))
@@ -197,7 +183,7 @@ def _machine_problems(steps: list[Step], out: Path) -> list[Problem]:
     if large := [step for step in steps if step.memory_bytes > memory]:
         needs = ", ".join(f"{step.name} needs about {step.memory_bytes / 1e9:.0f} GB" for step in large)
         message = f"{needs} of memory, this machine has {memory / 1e9:.0f} GB; take a machine with more"
-        if large[0] is not steps[0]:
-            message += f", or end before it: shipvlm run --until {steps[steps.index(large[0]) - 1].name}"
+        if "quantize" in (before := [step.name for step in steps[: steps.index(large[0])]]):
+            message += f", or end before it: shipvlm run --until {before[-1]}"
         problems.append(Problem("model.path", message))
     return problems

@@ -3,13 +3,19 @@
 A path in a recipe is relative to the working directory, as a path on the command line is.
 """
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
+
+from shipvlm.errors import InputError
 
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Margin = Annotated[float, Field(gt=0, le=1)]
+Above0 = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Text = Annotated[str, Field(min_length=1)]
 
 Scheme = Literal["w8a8-static", "w8a16", "w4a16"]
@@ -19,6 +25,9 @@ Runtime = Literal["onnxruntime", "tensorrt-rtx", "vllm", "sglang", "transformers
 Device = Literal["cpu", "turing", "ampere", "ada", "hopper", "blackwell"]
 Source = Literal["auto", "hf", "modelscope"]
 RunsOn = Literal["cpu", "cuda"]  # of this machine
+Measured = Literal["timing", "accuracy"]
+Form = Literal["compile", "bnb-int8", "bnb-nf4", "fp16", "fp32"]
+Workload = Literal["vqa-small", "caption", "document", "batch8"]
 
 
 class Section(BaseModel):
@@ -28,16 +37,48 @@ class Section(BaseModel):
 
 
 class ModelSection(Section):
-    """The checkpoint to start from: a folder, which is fetched first where `repo` says from where."""
+    """The checkpoint to start from: a folder, which is fetched first where `repo` says from where, and its adapters."""
 
     path: Path  # folder in Hugging Face layout, 16- or 32-bit weights
-    repo: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+$")] | None = None  # owner/name on a hub
+    repo: str | None = None  # owner/name on a hub
     revision: Text | None = None  # branch, tag or commit; null is the default branch
     source: Source = "auto"
     endpoint: Text | None = None  # of a mirror; null is HF_ENDPOINT or MODELSCOPE_ENDPOINT, else the hub itself
     include: tuple[Text, ...] = ()  # further files to fetch: patterns such as docs/*
     lock: Path | None = None  # a checkpoint.lock.json: exactly these bytes, or none
     adapters: tuple[Path, ...] = ()  # folders with LoRA adapters (PEFT), merged in this order
+
+    @field_validator("repo")
+    @classmethod
+    def _owner_and_name(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+", value):
+            raise PydanticCustomError("no_repo", "OWNER/NAME, such as Qwen/Qwen3-VL-8B-Instruct")
+        return value
+
+    @field_validator("endpoint")
+    @classmethod
+    def _without_password(cls, value: str | None) -> str | None:
+        if value is not None and "@" in value:  # not a ValueError, whose message would show the value
+            raise InputError(
+                "model.endpoint has a user name or a password in it, which would be written down: leave it out"
+            )
+        return value
+
+    @field_validator("revision", "source", "endpoint", "include", "lock")
+    @classmethod
+    def _only_of_a_repo(cls, value: object, info: ValidationInfo) -> object:
+        """What says how to fetch is of no use without what to fetch."""
+        default = cls.model_fields[str(info.field_name)].default
+        if value != default and info.data.get("repo", "wrong, and said so") is None:
+            raise PydanticCustomError("without_repo", "left out: without model.repo nothing is fetched")
+        return value
+
+    @field_validator("adapters")
+    @classmethod
+    def _once(cls, value: tuple[Path, ...]) -> tuple[Path, ...]:
+        if len(set(value)) < len(value):
+            raise PydanticCustomError("twice", "a list in which each adapter stands once")
+        return value
 
 
 class TargetSection(Section):
@@ -89,15 +130,35 @@ class BenchSection(Section):
 
     data: Text = "evaluation"
     limit: Positive | None = 40  # records of each task; null takes all
+    measure: Annotated[tuple[Measured, ...], Field(min_length=1)] = ("timing", "accuracy")
+    variants: tuple[Form, ...] = ()  # further forms of the baseline, in transformers
     device: RunsOn = "cpu"
+    threads: Positive | None = None  # null: one for each core
     batch_size: Positive = 16  # answers that are scored
     max_new_tokens: Positive = 64
-    latency_items: Positive = 16  # requests that are timed, one at a time
-    latency_tokens: Positive = 32  # length of a timed answer
-    warmup: Annotated[int, Field(ge=0)] = 4  # requests before the clock starts
-    repeats: Positive = 3  # timed answers of each item in each process
-    blocks: Positive = 2  # fresh processes of each variant, taken in turns
-    threads: Positive | None = None  # null: one for each core
+    workloads: Annotated[tuple[Workload, ...], Field(min_length=1)] = ("vqa-small",)  # see bench/workloads.py
+    latency_items: Positive = 16  # requests of each workload in a block
+    repeats: Positive = 2  # rounds of them in a block
+    blocks: Positive = 10  # fresh processes of each variant, taken in turns
+    warmup: Positive = 6  # requests before the clock starts, and more until the times are stable
+
+
+class GateSection(Section):
+    """What the artifact must hold against the baseline; null is not asked for. Shares and ratios, not percent."""
+
+    score: Margin | None = 0.03  # the score over all tasks may be lower by this: 0.03 is 3 points
+    score_by_task: dict[Text, Margin] = {}  # the same for a task by its name
+    empty: Margin | None = None  # the share of empty answers may be higher by this
+    unparsable: Margin | None = None  # so may that of answers that cannot be read
+    length: Margin | None = None  # tokens of the answers, over the baseline's, may be off 1 by this
+    top1_agreement: Share | None = None  # with the baseline's answers, at least
+    kl: Above0 | None = None  # nats a token, at most
+    ttft: Above0 | None = None  # baseline / artifact, at least: 1.5 is half as fast again, 0.95 may be 5 % slower
+    tpot: Above0 | None = None
+    e2e: Above0 | None = None
+    cold_start: Above0 | None = None
+    memory: Above0 | None = None  # peak, artifact / baseline, at most
+    size: Above0 | None = None  # weights on disk, artifact / baseline, at most
 
 
 class Recipe(Section):
@@ -110,3 +171,4 @@ class Recipe(Section):
     quantize: QuantizeSection = QuantizeSection()
     convert: ConvertSection | None = ConvertSection()  # null: the artifact is the quantized checkpoint
     bench: BenchSection = BenchSection()
+    gates: GateSection = GateSection()

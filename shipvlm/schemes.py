@@ -1,6 +1,6 @@
 """Which scheme runs fast where: one table, each line with its evidence. What is not in it, or is slow, is refused.
 
-`fast` on a processor is what `shipvlm bench --shape qwen3-vl-2b` showed on two cores with VNNI (docs/results.md).
+`fast` on a processor is what `shipvlm bench shape qwen3-vl-2b` showed on two cores with VNNI (docs/results.md).
 Times on an H100 were taken in November 2026, outside of this repository, with the shape of Qwen3-VL-8B and random
 weights (ONNX Runtime 1.31.1: 8 decoder layers, plain runs, scaled to 36, without the head; vLLM 0.24.0: all of it).
 So was the time of one w8a16 Linear on a processor. `unmeasured` loads, by its documentation, but nobody timed it.

@@ -4,6 +4,7 @@ import json
 import random
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 
@@ -33,6 +34,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             if item.get_closest_marker("gpu"):
                 item.add_marker(pytest.mark.skip(reason="needs an NVIDIA GPU that torch can use"))
 
+
+# How long an example takes depends on what else the machine does.
+hypothesis.settings.register_profile("shipvlm", deadline=None)
+hypothesis.settings.load_profile("shipvlm")
 
 # The models of the tests are so small that a second thread only waits for the first.
 torch.set_num_threads(1)

@@ -12,7 +12,7 @@ from typing import Any
 
 import jinja2
 
-from bench.table import percent
+from bench.words import percent
 from examples.tiny_qwen3_vl.ablations import COARSE_PICTURE
 from shipvlm.errors import InputError, ShipvlmError
 

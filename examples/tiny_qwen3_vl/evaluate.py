@@ -29,8 +29,8 @@ from bench.environment import (
     model_digest,
     run_key,
 )
-from bench.fidelity import measure
-from bench.report import sample, summarise
+from bench.plan import sample
+from bench.together import measure, summarise
 from bench.vision import shared_vision
 from calib_data.load import load_records
 from calib_data.records import digest

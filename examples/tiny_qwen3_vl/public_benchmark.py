@@ -12,7 +12,7 @@ from PIL import Image
 
 from bench import intervals
 from bench.accuracy import ask, evaluate, progress_bar
-from bench.report import sample
+from bench.plan import sample
 from bench.vision import shared_vision
 from calib_data.records import Record, digest
 from calib_data.scenes.easy_vqa import public_test

@@ -3,25 +3,60 @@
 import sys
 import traceback
 from collections.abc import Sequence
+from typing import Any
 
-from shipvlm.cli import ask, bench, convert, data, plan, quantize, run, verify
+from shipvlm.cli import (
+    ask,
+    bench,
+    bench_check,
+    bench_results,
+    bench_shape,
+    convert,
+    data,
+    fetch,
+    plan,
+    quantize,
+    run,
+    verify,
+)
 from shipvlm.cli.common import app
 from shipvlm.errors import ExecutionError, SetupError, ShipvlmError
 
-__all__ = ["ask", "bench", "convert", "data", "main", "plan", "quantize", "run", "verify"]
+__all__ = [
+    "ask",
+    "bench",
+    "bench_check",
+    "bench_results",
+    "bench_shape",
+    "convert",
+    "data",
+    "fetch",
+    "main",
+    "plan",
+    "quantize",
+    "run",
+    "verify",
+]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the `shipvlm` command. An error prints its message to stderr and sets the exit code."""
-    options: dict[str, bool] = {}
+    options: dict[str, Any] = {}
     try:
         app(args=arguments, obj=options)
     except Exception as error:
         if options.get("debug"):
             traceback.print_exc()
         reported = _reported(error)
-        print(f"error: {reported}", file=sys.stderr)
+        print(f"error: {_message(reported, options.get('lang'))}", file=sys.stderr)
         sys.exit(reported.exit_code)
+
+
+def _message(error: ShipvlmError, lang: Any) -> str:
+    """What an error says; the refusal of a source in the language asked for, else that of the locale."""
+    from fetch.access import AccessError, language, text
+
+    return text(error, language(lang)) if isinstance(error, AccessError) else str(error)
 
 
 def _reported(error: Exception) -> ShipvlmError:

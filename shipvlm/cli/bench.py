@@ -1,102 +1,89 @@
-"""shipvlm bench: measure folders against each other, or one shape of model for its speed alone."""
+"""shipvlm bench: measures variants of a model against each other. The other commands of the group are in bench_*.py."""
 
 import shlex
-from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
-from shipvlm.cli.common import AsJson, Settings, app, check_model, print_json, quiet_libraries, run_alone
-from shipvlm.errors import InputError
+from shipvlm.cli.common import AsJson, Settings, app, check_model, run_alone
+from shipvlm.errors import GateError, InputError
+from shipvlm.recipe import ModelSection
+
+group = typer.Typer(no_args_is_help=True, help="Measure, compare, judge and report: time, memory, scores.")
+app.add_typer(group, name="bench")
+
+Data = Annotated[str, typer.Option(help="A split's name, a file, a folder or a data set id.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="Records of each task; all when left out.")]
 
 
-@app.command()
-def bench(
-    folders: Annotated[
-        list[Path] | None, typer.Argument(help="Checkpoints and artifacts; the first is the baseline.")
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option("-o", "--out", help="Folder for the report; a killed run continues there.")
-    ] = None,
-    data: Annotated[str, typer.Option(help="A split's name, a file, a folder or a data set id.")] = "evaluation",
-    limit: Annotated[int | None, typer.Option(min=1, help="Records of each task; all when left out.")] = None,
-    shape: Annotated[
-        str | None, typer.Option(help="Time graphs of this published size with random weights instead: qwen3-vl-2b ...")
-    ] = None,
-    layers: Annotated[int, typer.Option(min=1, help="With --shape: decoder layers of the timed graphs.")] = 4,
-    prompt_tokens: Annotated[int, typer.Option(min=1, help="With --shape: length of the prompt.")] = 256,
+@group.command()
+def run(
+    folders: Annotated[list[Path], typer.Argument(help="Checkpoints and artifacts; the first is the baseline.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the report; a run that was cut off goes on.")],
+    data: Data = "evaluation",
+    limit: Limit = None,
     settings: Settings = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure time, memory and scores of checkpoints and artifacts, and hold each against the first, item by item."""
-    if shape:
-        if folders or out:
-            raise InputError("--shape times graphs with random weights and prints: give it without folders and -o")
-        _time_shape(shape, layers, prompt_tokens, as_json)
-        return
-    if not folders or out is None:
-        raise InputError("give folders to measure, the baseline first, and -o FOLDER for the report")
-    from shipvlm.artifact import MANIFEST, checkpoint_digest, folder_digest
+    """Measure time, memory and scores of folders, and hold each against the first, item by item.
+
+    The last folder is the one that the gates are about. Exits with 1 when it fails one (--set gates.score=0.01).
+    """
     from shipvlm.cli.pipeline import bench_stage
     from shipvlm.recipe_file import make_recipe
 
     for folder in folders:
-        check_model(folder)  # before the slow imports
-    names = [folder.resolve().name for folder in folders]
-    if twice := {name for name in names if names.count(name) > 1}:
-        raise InputError(f"two folders are named {twice.pop()!r}: results are kept by name, rename one")
-    values = {"name": "bench", "model": {"path": str(folders[0])}, "bench": {"data": data, "limit": limit}}
+        check_model(folder, hashed=True)  # before the slow imports
+    names = names_of(folders)
+    model = ModelSection(path=folders[0]).model_dump(mode="json")
+    values = {"name": "bench", "model": model, "bench": {"data": data, "limit": limit}}
     recipe = make_recipe(values, settings or ())
-    digests = [folder_digest(path) if (path / MANIFEST).is_file() else checkpoint_digest(path) for path in folders]
-    variants = {name: (path, digest) for name, path, digest in zip(names, folders, digests, strict=True)}
-    options = ["-o", _shown(out), "--data", _shown(Path(data)), *(["--limit", str(limit)] if limit else [])]
+    variants = {name: (path, _digest(path)) for name, path in zip(names, folders, strict=True)}
+    options = ["-o", shown(out), "--data", shown(Path(data)), *(["--limit", str(limit)] if limit else [])]
     changes = [part for setting in settings or () for part in ("--set", setting)]
-    command = shlex.join(["shipvlm", "bench", *map(_shown, folders), *options, *changes])
+    command = shlex.join(["shipvlm", "bench", "run", *map(shown, folders), *options, *changes])
     run_alone(bench_stage(recipe, variants, command), folders, out)
     if as_json:
         print((out / "bench.json").read_text(encoding="utf-8"), end="")
     else:
         print((out / "bench.md").read_text(encoding="utf-8"))
         print(f"report: {out / 'index.html'}")
+    refuse_failed(out)
 
 
-def _shown(path: Path) -> str:
+def _digest(folder: Path) -> str:
+    """sha256 of what is measured: of its manifest where it has one, else of its files."""
+    from shipvlm.artifact import MANIFEST, checkpoint_digest, folder_digest
+    from shipvlm.folder import GRAPHS
+
+    if (folder / MANIFEST).is_file():
+        return folder_digest(folder)
+    if (folder / GRAPHS).is_file():
+        from bench.environment import model_digest
+
+        return model_digest(folder)
+    return checkpoint_digest(folder)
+
+
+def names_of(folders: list[Path]) -> list[str]:
+    """The variants' names: those of their folders. Raises `InputError` where two are the same."""
+    names = [folder.resolve().name for folder in folders]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise InputError(f"two folders are named {twice.pop()!r}: results are kept by name, rename one")
+    return names
+
+
+def shown(path: Path) -> str:
     """A path as a report says it: one of this machine alone by its last part."""
     return path.name if path.is_absolute() else str(path)
 
 
-def _time_shape(name: str, layers: int, prompt_tokens: int, as_json: bool) -> None:
-    """Write FP32 and INT8 decoders of a published size to a temporary folder and time them."""
-    from shipvlm.families.qwen3_vl.published import PUBLISHED
-    from shipvlm.families.qwen3_vl.shape import read_shape
+def refuse_failed(report: Path) -> None:
+    """Raises `GateError` where the report in a folder says FAIL. INCONCLUSIVE is no failure of the run."""
+    from bench.findings import headline
+    from bench.results import read_report
 
-    if name not in PUBLISHED:
-        raise InputError(f"--shape {name}: choose one of {', '.join(PUBLISHED)}")
-    whole = read_shape(PUBLISHED[name])
-    if layers > whole.text.layers:
-        raise InputError(f"--layers {layers}: {name} has {whole.text.layers}")
-    quiet_libraries()
-    from bench.shape import markdown, measure_shape
-    from convert.random_weights import export_random
-    from shipvlm.cli.progress import shown
-
-    shape = replace(whole, text=replace(whole.text, layers=layers))
-    schemes: dict[str, Literal["w8a8-static"] | None] = {"fp32": None, "w8a8-static": "w8a8-static"}
-    with TemporaryDirectory(prefix="shipvlm-") as work, shown() as (progress, _):
-        folders = {label: Path(work, label) for label in schemes}
-        for label, scheme in schemes.items():
-            export_random(shape, folders[label], "fp32", scheme, progress=progress)
-        result = measure_shape(
-            folders,
-            shape,
-            name=name,
-            total_layers=whole.text.layers,
-            prompt_tokens=prompt_tokens,
-            progress=progress,
-        )
-    if as_json:
-        print_json(result)
-    else:
-        print(markdown(result))
+    found = read_report(report)
+    if found["judgement"] and found["judgement"]["verdict"] == "FAIL":
+        raise GateError(headline(found)[1])

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from shipvlm.cli.common import AsJson, Settings, app, megabytes, print_json, run_alone
-from shipvlm.recipe import Precision
+from shipvlm.recipe import ModelSection, Precision
 
 
 @app.command()
@@ -18,15 +18,17 @@ def convert(
     as_json: AsJson = False,
 ) -> None:
     """Write exact ONNX graphs of a checkpoint and hold them against it, rung by rung (exit code 1 names the first)."""
-    from shipvlm.artifact import checkpoint_digest
     from shipvlm.cli.common import check_model
-    from shipvlm.cli.pipeline import convert_stage
+    from shipvlm.cli.pipeline import convert_stage, start
     from shipvlm.recipe_file import make_recipe
 
-    values = {"name": "convert", "model": {"path": str(source)}, "convert": {"precision": precision}}
+    model = ModelSection(path=source).model_dump(mode="json")
+    values = {"name": "convert", "model": model, "convert": {"precision": precision}}
     recipe = make_recipe(values, settings or ())
-    check_model(source)  # before the slow imports
-    done = run_alone(convert_stage(recipe, "convert", source, {"checkpoint": checkpoint_digest(source)}), [source], out)
+    check_model(source, hashed=True)  # before the slow imports
+    begin = start(source)
+    stage = convert_stage(recipe, "convert", source, begin.inputs("checkpoint"), provenance=begin.provenance)
+    done = run_alone(stage, [source], out)
     if as_json:
         print_json({"out": str(out), "kept": done.kept, "digest": done.digest, **done.manifest["result"]})
     else:

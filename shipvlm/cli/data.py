@@ -79,7 +79,7 @@ def pack(
     column: Annotated[
         list[str] | None, typer.Option(help="FIELD=NAME: the column that holds a field; give it again for another.")
     ] = None,
-    task: Annotated[str | None, typer.Option(help="Task of every row: vqa, caption, consistency or ocr.")] = None,
+    task: Annotated[str | None, typer.Option(help="Task of every row, such as vqa or ocr.")] = None,
     split: Annotated[str | None, typer.Option(help="Split of a data set id.")] = None,
     config: Annotated[str | None, typer.Option(help="Configuration of a data set id.")] = None,
     as_json: AsJson = False,

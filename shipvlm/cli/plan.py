@@ -1,7 +1,7 @@
 """shipvlm plan: what a recipe would build, before anything is built."""
 
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
@@ -9,6 +9,9 @@ from shipvlm.cli.common import AsJson, Recipe, Settings, app, megabytes, print_j
 from shipvlm.errors import InputError
 from shipvlm.recipe import Recipe as RecipeModel
 from shipvlm.schemes import Verdict
+
+if TYPE_CHECKING:
+    from shipvlm.plan_checks import Merging
 
 VERDICTS = get_args(Verdict)
 
@@ -39,7 +42,7 @@ def default_out(recipe: RecipeModel) -> Path:
 
 
 def make_plan(recipe: RecipeModel, out: Path, until: str = "bench") -> dict[str, Any]:
-    """`shipvlm.plan.plan`, with the data sets of the recipe counted."""
+    """`shipvlm.plan.plan`, with the data sets of the recipe counted and its adapters read."""
     from calib_data.peek import count_records
     from shipvlm.plan import plan
 
@@ -50,7 +53,33 @@ def make_plan(recipe: RecipeModel, out: Path, until: str = "bench") -> dict[str,
             records[data] = count_records(data)
         except InputError as error:
             records[data] = str(error)
-    return plan(recipe, out, records, until)
+    return plan(recipe, out, records, until, _merging(recipe))
+
+
+def _merging(recipe: RecipeModel) -> "Merging | str | None":
+    """What the headers of the recipe's adapters say, held against the checkpoint where it is there."""
+    if not recipe.model.adapters:
+        return None
+    from fetch.adapter_fit import check_adapters, largest_change, notes
+    from fetch.adapters import read_adapter
+    from shipvlm.families.qwen3_vl.parameters import parameter_shapes
+    from shipvlm.families.qwen3_vl.shape import read_shape
+    from shipvlm.folder import check_folder
+    from shipvlm.plan_checks import Merging
+
+    try:
+        adapters = [read_adapter(folder) for folder in recipe.model.adapters]
+    except InputError as error:
+        return str(error)
+    try:
+        shapes = parameter_shapes(read_shape(check_folder(recipe.model.path)))
+    except InputError:
+        return Merging(0)  # what is wrong with the checkpoint is said of model.path
+    try:
+        check_adapters(adapters, shapes)
+    except InputError as error:
+        return str(error)
+    return Merging(largest_change(adapters, shapes), tuple(notes(recipe.model.path, adapters)))
 
 
 def refuse_problems(found: dict[str, Any]) -> None:

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from shipvlm.cli.common import AsJson, Settings, app, megabytes, print_json, run_alone
-from shipvlm.recipe import Scheme
+from shipvlm.cli.common import AsJson, Settings, app, check_model, megabytes, print_json, run_alone
+from shipvlm.recipe import ModelSection, Scheme
 
 
 @app.command()
@@ -24,20 +24,18 @@ def quantize(
     as_json: AsJson = False,
 ) -> None:
     """Write a quantized checkpoint in Hugging Face layout (compressed-tensors)."""
-    from shipvlm.artifact import checkpoint_digest
-    from shipvlm.cli.pipeline import quantize_stage
-    from shipvlm.folder import check_folder
+    from shipvlm.cli.pipeline import quantize_stage, start
     from shipvlm.recipe_file import make_recipe
 
     values = {
         "name": "quantize",
-        "model": {"path": str(source)},
+        "model": ModelSection(path=source).model_dump(mode="json"),
         "calibration": {"data": data},
         "quantize": {"scheme": scheme},
     }
     recipe = make_recipe(values, settings or ())
-    check_folder(source)  # before the slow imports
-    done = run_alone(quantize_stage(recipe, checkpoint_digest(source)), [source], out)
+    check_model(source, hashed=True)  # before the slow imports
+    done = run_alone(quantize_stage(recipe, start(source)), [source], out)
     if as_json:
         print_json({"out": str(out), "kept": done.kept, "digest": done.digest, **done.manifest["result"]})
     else:

@@ -13,9 +13,11 @@ from transformers import BatchFeature, DynamicCache, Qwen3VLForConditionalGenera
 from shipvlm.errors import InputError, SetupError
 from shipvlm.families.qwen3_vl.processor import PictureProcessor, load_processor
 from shipvlm.folder import check_folder
+from shipvlm.runtime.clock import CudaClock
 from shipvlm.runtime.compressed import unpack, without_bars
+from shipvlm.runtime.engines import after_loading, on_loading
 from shipvlm.runtime.inputs import Batch, Request, encode, generation_settings
-from shipvlm.runtime.model import Features
+from shipvlm.runtime.model import Engine, Features
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,15 @@ class Checkpoint:
         following = (positions.amax((0, 2)) + 1)[:, None].to(device)
         return logits, _Decoding(self.model, cache, following, visible, pads)
 
+    @property
+    def weight_bytes(self) -> int:
+        """See `shipvlm.runtime.model.Model`: all parameters and buffers, with the scales of bitsandbytes."""
+        return sum(_held(tensor) for tensor in [*self.model.parameters(), *self.model.buffers()])
+
+    def device_clock(self) -> CudaClock | None:
+        """See `shipvlm.runtime.model.Model`."""
+        return CudaClock(self.model.device) if self.model.device.type == "cuda" else None
+
     def read(self, array: torch.Tensor) -> np.ndarray:
         """See `shipvlm.runtime.model.Model`."""
         return array.float().cpu().numpy()
@@ -145,28 +156,33 @@ class _Decoding:
 
 
 def load(
-    folder: Path, dtype: torch.dtype | Literal["auto"] = torch.float32, device: str | torch.device = "cpu"
+    folder: Path,
+    dtype: torch.dtype | Literal["auto"] = torch.float32,
+    device: str | torch.device = "cpu",
+    engine: Engine = "transformers",
 ) -> Checkpoint:
     """Load the Qwen3-VL checkpoint in `folder` with its weights in `dtype` (`"auto"`: as stored) on `device`.
 
-    Plain transformers, safetensors only, no code from the checkpoint. Raises `InputError` for a folder that is not
-    such a checkpoint or whose tensors are not exactly the model's, and `SetupError` where a package or the device
-    is missing.
+    Plain transformers, safetensors only, no code from the checkpoint; `engine` says what is done to it then
+    (shipvlm.runtime.engines). Raises `InputError` for a folder that is not such a checkpoint or whose tensors are not
+    exactly the model's, and `SetupError` where a package or the device is missing.
     """
-    check_folder(folder)
+    config = check_folder(folder)
     if torch.device(device).type == "cuda" and not torch.cuda.is_available():
         raise SetupError("no CUDA device can be used here; choose device cpu, or install a CUDA build of torch")
+    computed = _stored_type(config) if dtype == "auto" else dtype
+    changes = on_loading(engine, folder, config, computed, str(device))
     try:
         with without_bars():
             model, report = Qwen3VLForConditionalGeneration.from_pretrained(
                 folder,
-                dtype=dtype,
                 use_safetensors=True,
                 local_files_only=True,
                 trust_remote_code=False,
                 attn_implementation="sdpa",
                 ignore_mismatched_sizes=True,  # so that a wrong shape arrives in the report, with the others
                 output_loading_info=True,
+                **{"dtype": dtype} | changes,
             )
         processor = load_processor(folder)
     except ImportError as error:
@@ -174,9 +190,12 @@ def load(
     except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
         raise InputError(f"{folder}: transformers cannot load it: {error}") from error
     _refuse_other_tensors(folder, report)
-    unpack(model)
+    if "quantization_config" in config:
+        unpack(model)
     model.generation_config = generation_settings(folder, processor)
-    return Checkpoint(model.eval().to(device), processor, folder)
+    model = model.eval() if changes else model.eval().to(device)
+    after_loading(engine, model)
+    return Checkpoint(model, processor, folder)
 
 
 def prepare(checkpoint: Checkpoint, requests: Sequence[Request]) -> BatchFeature:
@@ -213,6 +232,19 @@ def _grids(batch: Batch) -> torch.Tensor:
 
 def _logits(model: Qwen3VLForConditionalGeneration, hidden: torch.Tensor) -> np.ndarray:
     return model.lm_head(hidden).float().cpu().numpy()
+
+
+def _held(tensor: torch.Tensor) -> int:
+    """Bytes of a parameter, and of the scales that bitsandbytes keeps beside it."""
+    scales = (getattr(tensor, "SCB", None), getattr(getattr(tensor, "quant_state", None), "absmax", None))
+    return tensor.nbytes + sum(each.nbytes for each in scales if each is not None)
+
+
+def _stored_type(config: dict[str, Any]) -> torch.dtype:
+    """The type that config.json names for the weights; FP32 where it names none."""
+    sections = (config, config.get("text_config", {}))
+    names = [section.get(key) for section in sections for key in ("dtype", "torch_dtype")]
+    return getattr(torch, next((str(name) for name in names if name), "float32"))
 
 
 def _refuse_other_tensors(folder: Path, report: dict[str, Any]) -> None:

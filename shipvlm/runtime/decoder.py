@@ -122,6 +122,8 @@ class GraphDecoding:
             own[...] = array.reshape(own.shape)
             if self._decoder.device != "cpu":  # on the CPU the array itself is what is bound
                 self._inputs[name].update_inplace(own)
+                # Again: what a graph reads on the host, such as lengths, is copied there when it is bound.
+                self._binding.bind_ortvalue_input(name, self._inputs[name])
         self._decoder.session.run_with_iobinding(self._binding)
         self._binding.synchronize_outputs()
         self._lengths, self._following = self._lengths + 1, self._following + 1

@@ -1,6 +1,5 @@
 """The one loop that makes answers, whatever engine computes the logits: preprocess, vision, prefill, decode steps."""
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -8,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 
 from shipvlm.errors import InputError
+from shipvlm.runtime.clock import Clock, HostClock
 from shipvlm.runtime.inputs import Batch, Request, encode
 from shipvlm.runtime.model import Model
 from shipvlm.runtime.sampling import Sampling, choose
@@ -19,19 +19,20 @@ GREEDY = Sampling()
 
 @dataclass(frozen=True)
 class StageSeconds:
-    """Wall seconds of the stages of the batch that a request was answered in, its device synchronised after each.
+    """Seconds of the stages of the batch that a request was answered in, its device synchronised after each.
 
-    Laps without gaps, so their sum is the time from the start of the batch to the request's last token:
+    Laps without gaps, so for a row that ends last their sum is the time from the start of the batch to its texts:
     `preprocess` chat template, tokens, pictures to patches; `vision` the tower over all pictures of the batch, with
     the tables of their grids; `prefill` from there until the first token of every row is chosen; `decode[i]` until
-    token i + 2 is chosen. Choosing, text and `on_text` are in the lap of their token.
-    Time to first token = preprocess + vision + prefill.
+    token i + 2 is chosen; `detokenise` the texts of all rows. Choosing, stop strings and `on_text` are in the lap of
+    their token. Time to first token = preprocess + vision + prefill.
     """
 
     preprocess: float
     vision: float
     prefill: float
     decode: tuple[float, ...]
+    detokenise: float
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class Answer:
     token_ids: list[int]
     finish: Literal["end", "length", "stop"]
     seconds: StageSeconds = field(compare=False)
+    events: StageSeconds | None = field(compare=False, default=None)
 
 
 def generate(
@@ -76,12 +78,14 @@ def generate(
 def _generate_batch(
     model: Model, requests: Sequence[Request], places: Sequence[int], settings: Sampling, on_text: OnText | None
 ) -> list[Answer]:
-    marks = [time.perf_counter()]
+    device_clock = model.device_clock()
+    clocks: list[Clock] = [HostClock(), *([device_clock] if device_clock else [])]
+    _mark(clocks)
     batch = encode(model.processor, requests)
     _refuse_too_long(model, batch, settings.max_new_tokens)
-    marks.append(time.perf_counter())
+    _mark(clocks)
     features = model.vision(batch)
-    marks.append(time.perf_counter())
+    _mark(clocks)
     logits, decoding = model.prefill(batch, features, settings.max_new_tokens)
     del features
     rows = [_Row(model, settings, place, ids, on_text) for place, ids in zip(places, batch.input_ids, strict=True)]
@@ -91,14 +95,23 @@ def _generate_batch(
         for row, token in zip(running, tokens.tolist(), strict=True):
             if row.finish is None:
                 row.add(token)
-        marks.append(time.perf_counter())
+        _mark(clocks)
         going = [index for index, row in enumerate(running) if row.finish is None]
         if not going:
-            return [row.answer(marks) for row in rows]
+            break
         if 2 * len(going) <= len(running):  # the cache is copied, so not for every row that ends
             decoding.keep(going)
             running, tokens = [running[index] for index in going], tokens[going]
         logits = decoding.step(tokens)
+    texts = [row.text() for row in rows]
+    _mark(clocks)
+    laps = [clock.laps() for clock in clocks]
+    return [row.answer(text, *laps) for row, text in zip(rows, texts, strict=True)]
+
+
+def _mark(clocks: Sequence[Clock]) -> None:
+    for clock in clocks:
+        clock.mark()
 
 
 def _refuse_too_long(model: Model, batch: Batch, new_tokens: int) -> None:
@@ -140,22 +153,25 @@ class _Row:
             if self._stop and cut(self._decode(), self._stop)[1]:
                 self.finish = "stop"
         if self._on_text:
-            text = self._text() if self.finish else certain(self._decode(), self._stop).lstrip()
+            text = self.text() if self.finish else certain(self._decode(), self._stop).lstrip()
             if len(text) > self._sent:
                 self._on_text(self._place, text[self._sent :])
                 self._sent = len(text)
 
-    def answer(self, marks: Sequence[float]) -> Answer:
-        laps = np.diff(marks).tolist()
-        preprocess, vision, prefill, *decode = laps[: 2 + self._chosen]
-        seconds = StageSeconds(preprocess, vision, prefill, tuple(decode))
+    def answer(self, text: str, laps: Sequence[float], device_laps: Sequence[float] | None = None) -> Answer:
         assert self.finish
-        return Answer(self._text(), self.ids[self._start :], self.finish, seconds)
+        seconds = self._stages(laps)
+        events = self._stages(device_laps) if device_laps else None
+        return Answer(text, self.ids[self._start :], self.finish, seconds, events)
+
+    def _stages(self, laps: Sequence[float]) -> StageSeconds:
+        preprocess, vision, prefill, *decode = laps[: 2 + self._chosen]
+        return StageSeconds(preprocess, vision, prefill, tuple(decode), laps[-1])
 
     def _decode(self) -> str:
         return self._tokenizer.decode(self.ids[self._start :], skip_special_tokens=True)
 
-    def _text(self) -> str:
+    def text(self) -> str:
         return cut(self._decode(), self._stop)[0].strip()
 
 

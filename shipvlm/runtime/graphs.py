@@ -40,6 +40,13 @@ class GraphSet:
     def dtype(self) -> str:
         return self.decoder.dtype
 
+    @property
+    def weight_bytes(self) -> None:
+        """See `shipvlm.runtime.model.Model`: ONNX Runtime does not say."""
+
+    def device_clock(self) -> None:
+        """See `shipvlm.runtime.model.Model`: ONNX Runtime has its own stream, on which no event can be put."""
+
     def vision(self, batch: Batch) -> Features:
         """See `shipvlm.runtime.model.Model`; one picture is one run, each writes its own rows of the features.
 

@@ -1,19 +1,25 @@
 """What an engine must be able to do, and how the right one is found for a folder."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
 from shipvlm.errors import InputError
-from shipvlm.families.qwen3_vl.processor import PictureProcessor
 from shipvlm.folder import GRAPHS
-from shipvlm.runtime.inputs import Batch
+from shipvlm.runtime.clock import Clock
+
+if TYPE_CHECKING:
+    from shipvlm.families.qwen3_vl.processor import PictureProcessor
+    from shipvlm.runtime.inputs import Batch
 
 Device = Literal["cpu", "cuda"]
 Dtype = Literal["float32", "float16", "bfloat16"]
+Engine = Literal["onnxruntime", "transformers", "compile", "bnb-int8", "bnb-nf4"]  # all but the first on torch
 
 
 @dataclass(frozen=True)
@@ -67,6 +73,13 @@ class Model(Protocol):
     def max_length(self) -> int:
         """The most tokens of a row, prompt and answer together: the checkpoint's max_position_embeddings."""
 
+    @property
+    def weight_bytes(self) -> int | None:
+        """What the weights take in memory as this engine holds them; None where it does not say."""
+
+    def device_clock(self) -> Clock | None:
+        """A new clock of the device that the engine runs on; None where there is none."""
+
     def vision(self, batch: Batch) -> Features:
         """Features of all pictures of the batch, computed when this returns."""
 
@@ -87,17 +100,26 @@ class Model(Protocol):
 
 
 def open_model(
-    folder: Path, *, device: Device = "cpu", dtype: Dtype | None = None, threads: int | None = None
+    folder: Path,
+    *,
+    device: Device = "cpu",
+    dtype: Dtype | None = None,
+    threads: int | None = None,
+    engine: Engine | None = None,
 ) -> Model:
     """Open the graph set or the checkpoint in `folder` to run on `device`.
 
     `dtype` is what a checkpoint computes in; None means float32 on the CPU and its stored type on CUDA. A graph set
     has its own. `threads` is the number of CPU threads of one operation (None: one a core; for a checkpoint it is set
-    for the whole process).
-    Raises `InputError` for a folder that is neither, is damaged, or does not compute in `dtype`, and `SetupError`
-    where a package or the device is missing: nothing runs elsewhere than asked for.
+    for the whole process). `engine` None means onnxruntime for a graph set and transformers for a checkpoint; the
+    others are ways to run a checkpoint (shipvlm.runtime.engines).
+    Raises `InputError` for a folder that is neither, is damaged, or does not run on `engine` or in `dtype`, and
+    `SetupError` where a package or the device is missing: nothing runs elsewhere than asked for.
     """
-    if (folder / GRAPHS).is_file():
+    is_graphs = (folder / GRAPHS).is_file()
+    if engine is not None and is_graphs != (engine == "onnxruntime"):
+        raise InputError(f"{folder}: holds {'graphs' if is_graphs else 'a checkpoint'}, which {engine} does not run")
+    if is_graphs:
         from shipvlm.runtime.graphs import load_graphs
 
         graphs = load_graphs(folder, device, threads)
@@ -112,5 +134,5 @@ def open_model(
     if threads is not None:
         torch.set_num_threads(threads)
     if dtype is None:
-        return load(folder, dtype=torch.float32 if device == "cpu" else "auto", device=device)
-    return load(folder, dtype=getattr(torch, dtype), device=device)
+        return load(folder, torch.float32 if device == "cpu" else "auto", device, engine or "transformers")
+    return load(folder, getattr(torch, dtype), device, engine or "transformers")

@@ -78,12 +78,20 @@ def forced_logits(model: Model, request: Request, answer_ids: Sequence[int]) -> 
 
     One prefill of prompt and answer together; the answer has at least one token.
     """
-    batch = encode(model.processor, [request])
-    [prompt] = batch.input_ids
-    whole = np.concatenate([prompt, np.asarray(answer_ids[:-1], np.int64)])
-    places = range(len(prompt) - 1, len(whole))
-    logits, _ = model.prefill(replace(batch, input_ids=(whole,)), model.vision(batch), 0, [places])
+    [logits] = forced_batch(model, [request], [answer_ids])
     return logits
+
+
+def forced_batch(model: Model, requests: Sequence[Request], answers: Sequence[Sequence[int]]) -> list[np.ndarray]:
+    """`forced_logits` of several requests, each with its own answer, in one prefill."""
+    batch = encode(model.processor, requests)
+    wholes = [
+        np.concatenate([prompt, np.asarray(ids[:-1], np.int64)])
+        for prompt, ids in zip(batch.input_ids, answers, strict=True)
+    ]
+    places = [range(len(prompt) - 1, len(whole)) for prompt, whole in zip(batch.input_ids, wholes, strict=True)]
+    logits, _ = model.prefill(replace(batch, input_ids=tuple(wholes)), model.vision(batch), 0, places)
+    return np.split(logits, np.cumsum([len(each) for each in places])[:-1])
 
 
 def without_deepstack(model: Model, features: Features) -> Features:

@@ -32,6 +32,8 @@ def item(
         id=name,
         task=task,
         source="s",
+        prompt_sha256="p",
+        image_sha256=name,
         answer=answer,
         value=value,
         parsed=parsed,

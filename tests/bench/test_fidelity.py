@@ -1,121 +1,130 @@
-"""Teacher-forced agreement and KL against slow, plain computations."""
+"""Teacher-forced agreement, KL and delta-p against slow, plain computations."""
 
-import copy
+from itertools import pairwise
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.special import log_softmax, rel_entr
+from scipy.special import log_softmax, rel_entr, softmax
 
 from bench import fidelity
-from bench.accuracy import ItemResult, ask, read_log
-from bench.fidelity import answer_logits, compare, measure, summarise
-from bench.vision import shared_vision
-from quantize.rtn import round_to_nearest
-from shipvlm.runtime.checkpoint import load, prepare
+from bench.fidelity import Forced, forced, hold, read, reference, save
+from bench.workloads import ask
+from shipvlm.runtime.checkpoint import load
 from shipvlm.runtime.generate import generate
+from shipvlm.runtime.probe import forced_logits
 from shipvlm.runtime.sampling import Sampling
 from tests.bench.made_records import records
 
-
-@pytest.fixture(scope="module")
-def checkpoint(tiny_checkpoint):
-    return load(tiny_checkpoint)
+ENDS = [3, 7]
 
 
-@pytest.fixture(scope="module")
-def coarse(tiny_checkpoint):
-    variant = load(tiny_checkpoint)
-    round_to_nearest(variant.model, 3, None)
-    return variant
-
-
-def untimed(item: ItemResult) -> dict:
-    return item.model_dump(exclude={"seconds"})
+def pair(seed: int, tokens: int, scale: float, vocabulary: int = 50) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    left = rng.normal(size=(tokens, vocabulary)).astype(np.float32) * scale
+    return left, left + rng.normal(size=left.shape).astype(np.float32) * scale / 3
 
 
 @settings(max_examples=50, deadline=None)
-@given(seed=st.integers(0, 2**32 - 1), tokens=st.integers(1, 6), scale=st.sampled_from([0.01, 1.0, 30.0]))
-def test_kl_and_agreement_equal_scipys(seed, tokens, scale):
-    rng = np.random.default_rng(seed)
-    left, right = rng.normal(size=(2, tokens, 50)).astype(np.float32) * scale
-    found = compare(torch.from_numpy(left), torch.from_numpy(right))
-    p, q = (np.exp(log_softmax(x.astype(np.float64), -1)) for x in (left, right))
-    assert found.compared == tokens
-    assert found.agreed == (left.argmax(-1) == right.argmax(-1)).sum()
-    assert found.kl == pytest.approx(rel_entr(p, q).sum(), rel=1e-6, abs=1e-9)
-
-
-def test_a_model_agrees_with_itself():
-    logits = torch.randn(5, 40)
-    assert compare(logits, logits) == fidelity.Agreement(5, 5, 0.0)
-
-
-def test_forced_logits_are_those_of_one_plain_forward_each(checkpoint):
-    requests = [ask(record) for record in records(5)]
-    answers = [[7, 8, 9], [20], [30, 31], [5, 6, 7, 8], [40, 41]]
-    with shared_vision([checkpoint.model]):
-        found = answer_logits(checkpoint, prepare(checkpoint, requests), answers)
-    for request, answer, logits in zip(requests, answers, found, strict=True):
-        inputs = prepare(checkpoint, [request])
-        prompt = inputs["input_ids"].shape[1]
-        words = torch.tensor([answer])
-        inputs["input_ids"] = torch.cat([inputs["input_ids"], words], 1)
-        inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
-        inputs["mm_token_type_ids"] = torch.cat([inputs["mm_token_type_ids"], torch.zeros_like(words)], 1)
-        with torch.inference_mode():
-            plain = checkpoint.model(**inputs).logits[0, prompt - 1 : -1]
-        torch.testing.assert_close(logits, plain, rtol=0, atol=2e-5)
-
-
-def test_forced_on_its_own_greedy_answer_a_model_says_that_answer(checkpoint):
-    requests = [ask(record) for record in records(4)]
-    answers = [answer.token_ids for answer in generate(checkpoint, requests, Sampling(6))]
-    logits = answer_logits(checkpoint, prepare(checkpoint, requests), answers)
-    assert [each.argmax(-1).tolist() for each in logits] == answers
-
-
-def test_measure_pairs_the_variants_with_the_baseline(checkpoint, coarse, tmp_path):
-    data = records(8)
-    models = {"base": checkpoint, "same": copy.copy(checkpoint), "coarse": coarse}
-    runs = dict.fromkeys(models, "r")
-    found = measure(models, data, tmp_path, runs, batch_size=3, max_new_tokens=6)
-    assert [[item.id for item in items] for items in found.values()] == [[record.id for record in data]] * 3
-    assert [item.answer for item in found["same"]] == [item.answer for item in found["base"]]
-    for name in ("base", "same"):
-        assert all(item.agreed == item.compared and item.kl == 0 for item in found[name])
-    assert sum(item.kl for item in found["coarse"]) > 0.01
-    assert all(item.compared == min(6, len(item.token_ids) + 1) for item in found["base"])
-    assert [item.compared for item in found["coarse"]] == [item.compared for item in found["base"]]
-    assert read_log(tmp_path / "coarse.jsonl", "r", data) == {item.id: item for item in found["coarse"]}
-
-
-def test_measure_continues_where_it_was_cut_off(checkpoint, coarse, tmp_path, monkeypatch):
-    data, models = records(6), {"base": checkpoint, "coarse": coarse}
-    runs = {"base": "b", "coarse": "c"}
-    whole = measure(models, data, tmp_path, runs, batch_size=3, max_new_tokens=4)
-    log = tmp_path / "coarse.jsonl"
-    log.write_text("".join(log.read_text().splitlines(keepends=True)[:4]))
-
-    answered = []
-    real = fidelity.answer
-    monkeypatch.setattr(fidelity, "answer", lambda c, *rest: answered.append(c) or real(c, *rest))
-    again = measure(models, data, tmp_path, runs, batch_size=3, max_new_tokens=4)
-    assert answered == [coarse]  # the baseline's answers are known
-    for name, items in whole.items():
-        assert [untimed(item) for item in again[name]] == [untimed(item) for item in items]
-
-
-def test_the_summary_is_over_tokens_with_items_as_the_unit(checkpoint, coarse, tmp_path):
-    data = records(32)
-    items = measure(
-        {"base": checkpoint, "coarse": coarse}, data, tmp_path, dict.fromkeys(("base", "coarse"), ""), 16, 4
+@given(st.integers(0, 2**32 - 1), st.integers(1, 6), st.sampled_from([0.01, 1.0, 30.0]), st.booleans())
+def test_all_three_equal_scipys(seed, tokens, scale, ended):
+    left, right = pair(seed, tokens + ended, scale)
+    answer = Forced(tuple(range(10, 10 + tokens)), ended)
+    found = hold(reference(left, answer, ENDS), right, answer, ENDS)
+    p, q = softmax(left.astype(float), -1), softmax(right.astype(float), -1)
+    assert (found.kept, found.whole) == (50, True)
+    assert found.kl == pytest.approx(rel_entr(p, q).sum(-1), rel=1e-3, abs=3e-6)
+    wanted = [[token] for token in answer.token_ids] + [ENDS] * ended
+    assert found.delta_p == pytest.approx(
+        [q[row, ids].sum() - p[row, ids].sum() for row, ids in enumerate(wanted)], rel=1e-3, abs=1e-6
     )
-    found = summarise(items["coarse"])
-    tokens = sum(item.compared for item in items["coarse"])
-    assert found["top1_agreement"]["value"] == pytest.approx(sum(i.agreed for i in items["coarse"]) / tokens)
-    assert found["kl"]["value"] == pytest.approx(sum(i.kl for i in items["coarse"]) / tokens)
-    assert found["kl"]["low"] < found["kl"]["value"] < found["kl"]["high"]
-    assert summarise(items["base"])["top1_agreement"]["value"] == 1
+    best = zip(left.argmax(-1), right.argmax(-1), strict=True)
+    assert found.same == tuple(bool(a == b or {int(a), int(b)} <= set(ENDS)) for a, b in best)
+
+
+@pytest.mark.parametrize("scale", [0.1, 2.0, 10.0])
+def test_what_is_kept_of_a_large_vocabulary_bounds_kl_from_below(monkeypatch, scale):
+    left, right = pair(1, 30, scale, 2000)
+    answer = Forced(tuple(range(30)), False)
+    truth = rel_entr(softmax(left.astype(float), -1), softmax(right.astype(float), -1)).sum(-1)
+    bounds = []
+    for kept in (1, 16, 256, 1024):
+        monkeypatch.setattr(fidelity, "KEPT", kept)
+        found = hold(reference(left, answer, ENDS), right, answer, ENDS)
+        assert (found.kept, found.whole) == (kept, False)
+        bounds.append(np.array(found.kl))
+        assert (bounds[-1] <= truth * 1.0001 + 1e-6).all()
+    assert all((more >= less * 0.9999 - 1e-6).all() for less, more in pairwise(bounds))
+    whole = hold(reference(left, answer, ENDS, whole=True), right, answer, ENDS)
+    assert whole.kl == pytest.approx(truth, rel=1e-3, abs=1e-5)
+
+
+def test_the_same_logits_are_no_distance_apart_at_all():
+    for vocabulary in (50, 5000):
+        left, _ = pair(0, 8, 3.0, vocabulary)
+        answer = Forced(tuple(range(7)), True)
+        found = hold(reference(left, answer, ENDS), left.copy(), answer, ENDS)
+        assert set(found.kl) == set(found.delta_p) == {0.0}
+        assert all(found.same)
+
+
+def test_a_model_that_finds_the_token_impossible_is_infinitely_far_and_says_so_in_delta_p():
+    left = np.zeros((1, 10), np.float32)
+    right = left.copy()
+    right[0, 4] = -200
+    found = hold(reference(left, Forced((4,), False), ENDS), right, Forced((4,), False), ENDS)
+    p = softmax(left[0].astype(float))
+    assert found.delta_p == pytest.approx([-0.1])
+    assert found.kl[0] == pytest.approx(
+        (p * (log_softmax(left[0]) - log_softmax(right[0].astype(float)))).sum(), rel=1e-5
+    )
+
+
+def test_references_are_found_again_by_their_run_and_damage_is_none(tmp_path):
+    left, _ = pair(0, 3, 1.0)
+    made = {
+        f"odd/id {name}\0": reference(left[: 1 + name], Forced((1,) * (1 + name), False), ENDS) for name in range(3)
+    }
+    made = {name.rstrip("\0"): each for name, each in made.items()}
+    path = tmp_path / "references.npz"
+    assert read(path, "r") is None
+    save(path, "r", made)
+    found = read(path, "r")
+    assert found is not None
+    assert list(found) == list(made)
+    for name, each in made.items():
+        for field in fidelity.FIELDS:
+            np.testing.assert_array_equal(getattr(found[name], field), getattr(each, field))
+    assert read(path, "other") is None
+    path.write_bytes(path.read_bytes()[:-40])
+    assert read(path, "r") is None
+    assert [each.name for each in tmp_path.iterdir()] == ["references.npz"]
+
+
+def test_a_batch_is_forced_as_each_request_alone(tiny_checkpoint):
+    model = load(tiny_checkpoint)
+    requests = [ask(record) for record in records(5)]
+    answers = [
+        Forced((7, 8, 9), True),
+        Forced((20,), False),
+        Forced((), True),
+        Forced((5, 6, 7, 8), True),
+        Forced((4,), True),
+    ]
+    found = forced(model, requests, answers)
+    assert [len(each) for each in found] == [4, 1, 1, 5, 2]
+    for request, answer, logits in zip(requests, answers, found, strict=True):
+        alone = forced_logits(model, request, [*answer.token_ids, 0][: len(logits)])
+        np.testing.assert_allclose(logits, alone, rtol=0, atol=2e-5)
+
+
+def test_forced_on_its_own_greedy_answer_a_model_says_that_answer(tiny_checkpoint):
+    model = load(tiny_checkpoint)
+    requests = [ask(record) for record in records(4)]
+    said = generate(model, requests, Sampling(6))
+    answers = [Forced(tuple(answer.token_ids), answer.finish == "end") for answer in said]
+    for answer, logits in zip(answers, forced(model, requests, answers), strict=True):
+        assert logits.argmax(-1).tolist()[: len(answer.token_ids)] == list(answer.token_ids)
+        if answer.ended:
+            assert logits[-1].argmax() in model.end_ids

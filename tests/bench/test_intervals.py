@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from bench import intervals
-from bench.intervals import MIN_ITEMS, Estimate, disjoint, mean, paired_difference, recovery, share, weighted_mean
+from bench.intervals import MIN_ITEMS, Estimate, disjoint, mean, share, weighted_mean
 
 UNIT = st.floats(0, 1)
 
@@ -39,7 +39,7 @@ def test_a_known_value():
 
 @pytest.mark.parametrize("n", [1, MIN_ITEMS - 1])
 def test_too_few_items_have_no_interval(n):
-    for found in (mean([0.5] * n), mean([1.0] * n), paired_difference([0.0] * n, [1.0] * n), share([1] * n, [2] * n)):
+    for found in (mean([0.5] * n), mean([1.0] * n), share([1] * n, [2] * n), weighted_mean(range(n), [1] * n)):
         assert found.n == n
         assert found.low is None
         assert found.high is None
@@ -53,41 +53,12 @@ def test_the_mean_lies_inside_and_the_interval_inside_the_scores(scores):
     assert found.value - 1e-9 <= found.high <= 1
 
 
-@settings(max_examples=25, deadline=None)
-@given(pairs=st.lists(st.tuples(UNIT, UNIT), min_size=MIN_ITEMS, max_size=80))
-def test_a_difference_changes_its_sign_with_its_sides(pairs):
-    left, right = zip(*pairs, strict=True)
-    there, back = paired_difference(left, right), paired_difference(right, left)
-    assert there.value == pytest.approx(-back.value)
-    assert (there.low, there.high) == pytest.approx((-back.high, -back.low), abs=0.05)
-    assert -1 <= there.low <= there.high <= 1
-
-
 def test_equal_items_do_not_claim_certainty():
-    same = paired_difference([0.5] * 100, [0.5] * 100)
-    assert same.value == 0
-    assert same.low == pytest.approx(-wilson(0, 100)[1])
-    assert same.high == pytest.approx(wilson(0, 100)[1])
+    same = mean([0.5] * 100)
+    assert (same.low, same.high) == pytest.approx((0.5 - 0.5 * wilson(0, 100)[1], 0.5 + 0.5 * wilson(0, 100)[1]))
     assert share([3] * 100, [3] * 100).low == pytest.approx(wilson(100, 100)[0])
     assert share([3] * 100, [3] * 100).high == 1
-
-
-def test_pairing_is_worth_more_than_two_intervals():
-    rng = np.random.default_rng(0)
-    hard = rng.random(400)
-    baseline = (hard + rng.normal(0, 0.01, 400)).clip(0, 1)
-    variant = (hard - 0.02 + rng.normal(0, 0.01, 400)).clip(0, 1)
-    difference = paired_difference(baseline, variant)
-    assert difference.high < 0
-    assert not disjoint(mean(baseline), mean(variant))
-
-
-def test_the_paired_interval_is_near_students():
-    rng = np.random.default_rng(1)
-    left, right = rng.random(300), rng.random(300)
-    found = paired_difference(left, right)
-    wanted = stats.ttest_rel(right, left).confidence_interval(0.95)
-    assert (found.low, found.high) == pytest.approx((wanted.low, wanted.high), abs=0.004)
+    assert share([0] * 100, [3] * 100).high == pytest.approx(wilson(0, 100)[1])
 
 
 def test_bounded_means_cover_what_they_promise():
@@ -119,15 +90,13 @@ def test_the_same_items_give_the_same_interval():
     assert mean(scores) == mean(scores)
 
 
-@pytest.mark.parametrize("scores", [[], [1.2] * 40, [float("nan")] * 40, [-0.1] * 40])
+@pytest.mark.parametrize("scores", [[], [1.2] * 40, [math.nan] * 40, [-0.1] * 40])
 def test_refuses_what_is_no_score(scores):
     with pytest.raises(ValueError, match="scores between 0 and 1"):
         mean(scores)
 
 
-def test_refuses_unpaired_and_impossible_counts():
-    with pytest.raises(ValueError, match="not paired"):
-        paired_difference([1.0] * 40, [1.0] * 41)
+def test_refuses_impossible_counts():
     with pytest.raises(ValueError, match="trial"):
         share([2] * 40, [1] * 40)
     with pytest.raises(ValueError, match="count"):
@@ -143,27 +112,24 @@ def test_disjoint():
     assert intervals.CONFIDENCE == 0.95
 
 
-def test_recovery_has_the_interval_of_the_delta_method():
-    rng = np.random.default_rng(3)
-    baseline = (rng.random(2000) < 0.8).astype(float)
-    variant = np.where(rng.random(2000) < 0.05, 1 - baseline, baseline)
-    found = recovery(baseline.tolist(), variant.tolist())
-    value = variant.sum() / baseline.sum()
-    # The delta method for a ratio of paired means: the variance of its residuals over the baseline's mean.
-    error = np.std(variant - value * baseline, ddof=1) / math.sqrt(2000) / baseline.mean()
-    assert found.value == pytest.approx(value)
-    assert (found.low, found.high) == pytest.approx((value - 1.96 * error, value + 1.96 * error), abs=0.1 * error)
+def test_items_of_one_picture_count_once():
+    scores, pictures = [1.0, 1.0, 1.0, 0.0, 0.0, 0.0] * 40, [str(item // 3) for item in range(240)]
+    alone, clustered = mean(scores), mean(scores, pictures)
+    assert alone.value == clustered.value == 0.5
+    # Three items that always agree are one: the interval is as wide as that of a third of the items.
+    wanted = mean([1.0, 0.0] * 40)
+    assert clustered.high - clustered.low == pytest.approx(wanted.high - wanted.low, rel=0.1)
+    assert mean(scores, [str(item) for item in range(240)]) == alone
+    assert mean(scores, [str(item % 10) for item in range(240)]).low is None  # ten pictures
 
 
-def test_recovery_of_the_same_answers_is_not_certain():
-    scores = [1.0, 0.5] * 50
-    found, difference = recovery(scores, scores), paired_difference(scores, scores)
-    assert found.value == 1
-    assert found.low == pytest.approx(1 + difference.low / 0.75)
-    assert found.high == pytest.approx(1 + difference.high / 0.75)
+def test_pictures_with_more_items_weigh_more():
+    scores, pictures = [1.0, *[0.0] * 3] * 40, [f"{item // 4} {item % 4 == 0}" for item in range(160)]
+    assert mean(scores, pictures).value == 0.25
+    assert share([2, 0, 0, 0] * 40, [2] * 160, pictures).value == 0.25
+    assert weighted_mean([2, 0, 0, 0] * 40, [2] * 160, pictures).value == 0.25
 
 
-def test_recovery_needs_items_and_a_score():
-    assert recovery([0.0] * 40, [1.0] * 40) is None
-    few = recovery([1.0] * 5, [1.0, 0, 0, 0, 0])
-    assert (few.value, few.low) == (0.2, None)
+def test_refuses_pictures_of_other_items():
+    with pytest.raises(ValueError, match="not paired"):
+        mean([1.0] * 40, ["a"] * 41)

@@ -1,218 +1,211 @@
 """The report against numbers made another way from the same lines."""
 
 import json
-import shutil
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from bench import pairs, report
-from bench.environment import describe_weights, model_digest, model_files
-from bench.observations import Answered
-from bench.report import build, sample, verdict
-from calib_data.scoring import score
-from shipvlm.errors import InputError
-from shipvlm.recipe import BenchSection
-from tests.bench.made_lines import MEGABYTE, described, made_report, variant_lines
-from tests.bench.made_records import records
-from tests.quantize.made import quantize
+from bench import observations, plan, report
+from bench.observations import Ended, Held, Line, Timed
+from bench.ratio import MIN_BLOCKS
+from shipvlm.errors import ExecutionError, InputError
+from shipvlm.recipe import GateSection
+from tests.bench.made_run import (
+    CASE,
+    MB,
+    accuracy_lines,
+    made_limits,
+    made_plan,
+    made_report,
+    made_run,
+    timing_lines,
+    write_run,
+)
 
-DATA = records(160)
-TIMED = DATA[:16]
-LINES = {
-    "fp16": variant_lines(DATA, TIMED, 1.0, 0.9),
-    "faster": variant_lines(DATA, TIMED, 0.5, 0.9, agreed=3),
-    "worse": variant_lines(DATA, TIMED, 1.25, 0.6, seed=1, agreed=2),
-}
+NAMES = ("original", "w8a8-static", "onnx", "onnx-w8a8-static", "null")
+
+
+@pytest.fixture(scope="module")
+def run():
+    return made_run()
 
 
 @pytest.fixture(scope="module")
 def made():
-    variants = {name: described(size * MEGABYTE) for name, size in zip(LINES, (60, 33, 60), strict=True)}
-    return build(variants, LINES, DATA, BenchSection(), "shipvlm bench")
+    return made_report()
 
 
-def answers(name: str, phase: str) -> list[Answered]:
-    return [line for line in LINES[name] if isinstance(line, Answered) and line.phase == phase]
+def clean(lines: list[Line]) -> list[Timed]:
+    bad = {line.block for line in lines if isinstance(line, Ended) and not line.clean}
+    return [line for line in lines if isinstance(line, Timed) and line.block not in bad]
 
 
-def values(name: str) -> np.ndarray:
-    said = {line.id: line.output for line in answers(name, "accuracy")}
-    return np.array([score(record.task, said[record.id], record.answers).value for record in DATA])
+def first_token(line: Timed) -> float:
+    return line.stages.preprocess + line.stages.vision + line.stages.prefill
 
 
-def test_scores_and_paired_differences(made):
-    base = values("fp16")
-    for name, entry in made["variants"].items():
-        own = values(name)
+def test_latency_is_a_median_over_requests_of_medians_over_clean_blocks(run, made):
+    for name in ("original", "onnx", "onnx-w8a8-static"):
+        lines = clean(run[1][name])
+        groups = {line.id: [first_token(each) for each in lines if each.id == line.id] for line in lines}
+        found = made["variants"][name]["latency"][CASE.name]["ttft"]
+        assert found["value"] == pytest.approx(np.median([np.median(group) for group in groups.values()]))
+        assert (found["n"], found["requests"], found["p90"]) == (8, len(lines), None)
+
+
+def test_a_ratio_is_of_turns_that_are_whole_on_both_sides(run, made):
+    base, own = (clean(run[1][name]) for name in ("original", "onnx-w8a8-static"))
+    turns = []
+    for block in (0, 1, 3, 4, 5):  # 2 was disturbed
+        pairs = [(b.wall, o.wall) for b in base for o in own if b.block == o.block == block and b.id == o.id]
+        assert len(pairs) == 8
+        turns.append(np.median([np.log(b / o) for b, o in pairs]))
+    found = made["variants"]["onnx-w8a8-static"]["ratio"][CASE.name]["e2e"]
+    assert found["value"] == pytest.approx(np.exp(np.mean(turns)))
+    assert (found["blocks"], found["word"]) == (MIN_BLOCKS, "FASTER")
+    assert made["variants"]["null"]["ratio"][CASE.name]["e2e"]["word"] == "SAME"
+    assert made["variants"]["original"]["ratio"] == {}
+
+
+def test_disturbed_blocks_are_told_and_left_out(made):
+    blocks = made["variants"]["onnx-w8a8-static"]["blocks"]
+    assert (blocks["measured"], blocks["clean"]) == (6, 5)
+    [told] = blocks["disturbed"]
+    assert (told["block"], told["attempt"]) == (2, 0)
+    assert "other processes" in told["reasons"][0]
+
+
+def test_where_all_blocks_were_disturbed_there_are_numbers_and_no_words():
+    data = made_run(40)[2]
+    made = made_plan({name: made_run(40)[0].variants[name] for name in ("original", "onnx", "null")}, data)
+    lines = {name: timing_lines(name, disturbed=range(6)) + accuracy_lines(name, data) for name in made.variants}
+    found = report.build(made, lines, data, GateSection(ttft=1.0))
+    entry = found["variants"]["onnx"]
+    assert entry["only_disturbed"]
+    assert entry["latency"][CASE.name]["ttft"]["value"] > 0
+    compared = entry["ratio"][CASE.name]["ttft"]
+    assert (compared["word"], compared["value"]) == ("AMBIGUOUS", None)
+    assert [check["verdict"] for check in found["judgement"]["checks"] if "ttft" in check["name"]] == ["INCONCLUSIVE"]
+
+
+def test_scores_and_changes_are_paired(run, made):
+    lines = {name: {line.id: line for line in said if line.kind == "answered"} for name, said in run[1].items()}
+    base = np.array([line.score for line in lines["original"].values()])
+    for name in NAMES:
+        own = np.array([lines[name][key].score for key in lines["original"]])
+        entry = made["variants"][name]
         assert entry["score"]["all"]["value"] == pytest.approx(own.mean())
         assert entry["difference"]["all"]["value"] == pytest.approx((own - base).mean())
-        ocr = np.array([record.task == "ocr" for record in DATA])
-        assert entry["difference"]["ocr"]["value"] == pytest.approx((own - base)[ocr].mean())
-        assert entry["recovery"]["value"] == pytest.approx(own.sum() / base.sum())
-        assert entry["flips"] == {
-            "worse": (own < base).sum(),
-            "better": (own > base).sum(),
-            "same": (own == base).sum(),
-        }
+        worse, better = int((own < base).sum()), int((own > base).sum())
+        assert (entry["flips"]["worse"]["count"], entry["flips"]["better"]["count"]) == (worse, better)
+        expected = stats.binomtest(worse, worse + better).pvalue if worse + better else 1.0
+        assert entry["flips"]["mcnemar"] == pytest.approx(expected)
 
 
-def test_times_are_medians_of_medians(made):
-    for name, entry in made["variants"].items():
-        by_id: dict[str, list[Answered]] = {}
-        for line in answers(name, "timing"):
-            by_id.setdefault(line.id, []).append(line)
-        assert {len(group) for group in by_id.values()} == {6}  # three repeats in each of two blocks
-        first = [line.stages.preprocess + line.stages.vision + line.stages.prefill for line in by_id["made/0000"]]
-        ttft = {
-            key: np.median([line.wall - sum(line.stages.decode) - 0.001 for line in group])
-            for key, group in by_id.items()
-        }
-        assert ttft["made/0000"] == pytest.approx(np.median(first))
-        assert entry["latency"]["ttft"]["value"] == pytest.approx(np.median(list(ttft.values())))
-        assert entry["latency"]["ttft"]["p90"] is None  # 16 requests
-        assert entry["stages"]["other"] == pytest.approx(0.001)
-
-
-def test_a_ratio_is_of_each_request_with_itself(made):
-    steps = {name: {line.id: [] for line in answers(name, "timing")} for name in ("fp16", "faster")}
-    for name, own in steps.items():
-        for line in answers(name, "timing"):
-            own[line.id].append((sum(line.stages.decode) + 0.001) / 7)
-    ratios = [np.median(steps["fp16"][key]) / np.median(steps["faster"][key]) for key in steps["fp16"]]
-    found = made["variants"]["faster"]["speedup"]["tpot"]
-    assert found["value"] == pytest.approx(np.median(ratios))
-    n = len(ratios)
-    place = int(stats.binom.ppf(0.025, n, 0.5)) - 1  # order statistics: the exact interval of a median
-    assert stats.binom.cdf(place, n, 0.5) <= 0.025 < stats.binom.cdf(place + 1, n, 0.5)
-    assert found["low"] == pytest.approx(sorted(ratios)[place])
-    assert found["high"] == pytest.approx(sorted(ratios)[n - 1 - place])
-    assert made["variants"]["fp16"]["speedup"] == {"ttft": None, "tpot": None, "e2e": None}
-
-
-def test_memory_and_load(made):
-    entry = made["variants"]["faster"]
-    assert entry["memory"] == {
-        "peak_rss": 1000 * MEGABYTE,
-        "model_rss": 600 * MEGABYTE,
-        "peak_rss_batched": 1500 * MEGABYTE,
-        "peak_vram": None,
+def test_a_loss_that_was_planted_is_called_lower():
+    data = made_run(160)[2]
+    made = made_plan({name: made_run(160)[0].variants[name] for name in ("original", "onnx", "null")}, data)
+    lines = {name: accuracy_lines(name, data, range(0, 40) if name == "onnx" else ()) for name in made.variants}
+    words = {
+        name: entry["difference"]["all"]["word"]
+        for name, entry in report.build(made, lines, data, GateSection())["variants"].items()
     }
-    assert (entry["load_seconds"]["n"], entry["load_seconds"]["low"]) == (3, None)
+    assert words == {"original": "NO DIFFERENCE SEEN", "onnx": "LOWER", "null": "NO DIFFERENCE SEEN"}
 
 
-def test_agreement_is_over_tokens_and_the_baseline_has_none(made):
-    assert made["variants"]["fp16"]["top1_agreement"] is None
-    assert made["variants"]["faster"]["top1_agreement"]["value"] == 1
-    assert made["variants"]["worse"]["top1_agreement"]["value"] == pytest.approx(2 / 3)
+def test_fidelity_is_over_tokens(run, made):
+    held = [line for line in run[1]["onnx-w8a8-static"] if isinstance(line, Held)]
+    kl = np.concatenate([line.kl for line in held])
+    moved = np.concatenate([line.delta_p for line in held])
+    entry = made["variants"]["onnx-w8a8-static"]
+    assert entry["kl"]["value"] == pytest.approx(kl.mean())
+    assert (entry["kl"]["tokens"], entry["kl"]["most"]) == (len(kl), pytest.approx(kl.max()))
+    assert entry["kl"]["p99"] is None  # 480 tokens
+    assert entry["delta_p"]["rms"] == pytest.approx(np.sqrt((moved**2).mean()))
+    assert made["variants"]["original"]["kl"] is None
 
 
-def test_the_verdict_says_what_was_planted(made):
-    assert list(made["verdict"]) == ["faster", "worse"]
-    assert made["verdict"]["faster"] == {
-        "score": "no difference seen",
-        "ttft": "faster",
-        "tpot": "faster",
-        "e2e": "faster",
-        "bytes": "0.55",
-    }
-    assert made["verdict"]["worse"] == {
-        "score": "worse",
-        "ttft": "slower",
-        "tpot": "slower",
-        "e2e": "slower",
-        "bytes": "1.00",
-    }
+def test_memory_is_of_timed_blocks_and_of_like_with_like(made):
+    entry = made["variants"]["onnx-w8a8-static"]
+    assert entry["memory"]["peak"] == 420 * MB  # not the 1200 of answers in batches
+    assert entry["against"] == {"size": pytest.approx(27 / 31), "memory": pytest.approx(420 / 900)}
+    assert made["variants"]["w8a8-static"]["memory"] is None
+    assert made["variants"]["w8a8-static"]["against"]["memory"] is None
 
 
-def test_too_few_items_are_inconclusive():
-    few = made_report(count=20, timed=5)
-    words = few["verdict"]["onnx-w8a8-static"]
-    assert (words["score"], words["ttft"]) == ("INCONCLUSIVE", "INCONCLUSIVE")
-    assert few["variants"]["fp16"]["latency"]["ttft"]["low"] is None
+def test_limits_are_beside_what_was_measured(run, made):
+    found = made["variants"]["onnx"]["limits"][CASE.name]
+    steps = [step for line in clean(run[1]["onnx"]) for step in line.stages.decode]
+    best = made_limits(["original", "onnx"])[CASE.name]["variants"]["onnx"]["stages"]["decode"]["seconds_at_best"]
+    assert found["decode"]["measured"] == pytest.approx(np.median(steps))
+    assert found["decode"]["reached"] == pytest.approx(best / np.median(steps))
+    assert found["request"]["possible"] == pytest.approx(1 / 0.7)
+    assert made["variants"]["w8a8-static"]["limits"] == made["variants"]["null"]["limits"] == {}
 
 
-def test_verdict_without_a_value_is_inconclusive(made):
-    one_token = {**made["variants"]["faster"], "speedup": {"ttft": None, "tpot": None, "e2e": None}}
-    assert verdict(made["variants"]["fp16"], one_token)["tpot"] == "INCONCLUSIVE"
-
-
-def test_the_worst_flips_are_losses_with_both_answers(made):
-    base, by_id = dict(zip([r.id for r in DATA], values("fp16"), strict=True)), {r.id: r for r in DATA}
-    assert [flip["variant"] for flip in made["flips"]].count("worse") == pairs.SHOWN
+def test_the_worst_flips_have_both_answers_and_only_their_own_picture(run, made):
+    assert [flip["variant"] for flip in made["flips"]] == ["onnx-w8a8-static", "w8a8-static"]
     for flip in made["flips"]:
-        assert flip["answered"]["value"] < flip["baseline"]["value"] == base[flip["id"]]
-        assert flip["references"] == list(by_id[flip["id"]].answers)
+        assert flip["answered"]["value"] < flip["baseline"]["value"]
         assert flip["picture"].startswith("data:image/jpeg;base64,")
-    lost = [flip["answered"]["value"] - flip["baseline"]["value"] for flip in made["flips"]]
-    assert lost == sorted(lost)
+    plan_, lines, data = run
+    others = [record.model_copy(update={"image": data[1].image}) for record in data]
+    for records in ((), others):
+        found = report.build(plan_, lines, records, GateSection())
+        assert {flip["picture"] for flip in found["flips"] if flip["id"] != data[1].id} == {None}
 
 
-def test_the_report_is_plain_json_and_names_what_it_is_of(made):
-    assert json.loads(json.dumps(made, allow_nan=False)) == made
-    assert made["schema_version"] == report.SCHEMA_VERSION
-    assert made["data"]["records"] == 160
-    assert made["timed_requests"] == 16
-    assert made["command"] == "shipvlm bench"
-    assert set(made["libraries"]) >= {"torch", "transformers", "onnxruntime"}
-    assert made["machine"]["memory"] > 1e8
+def test_a_picture_that_was_seen_twice_is_refused(run):
+    plan_, lines, data = run
+    leaked = [
+        line.model_copy(update={"image_sha256": ("original/vqa-small/0/0",)})
+        if isinstance(line, Timed) and not line.block
+        else line
+        for line in timing_lines("onnx", requests=1)
+    ]
+    with pytest.raises(ExecutionError, match="a cache may have"):
+        report.build(plan_, {**lines, "onnx": leaked}, data, GateSection())
 
 
-def test_items_that_differ_are_not_paired():
-    items = pairs.grade(answers("fp16", "accuracy"), DATA)
-    with pytest.raises(ValueError, match="not paired"):
-        pairs.scores(items, items[1:])
+def test_a_run_that_was_cut_off_says_what_is_missing(run, tmp_path):
+    plan_, lines, data = run
+    cut = {name: list(said) for name, said in lines.items()}
+    cut["null"] = [line for line in cut["null"] if line.phase == "timing" and line.block < 3]
+    cut["onnx-w8a8-static"] = [
+        line for line in cut["onnx-w8a8-static"] if line.kind != "ended" or line.phase == "timing"
+    ][:-100]
+    write_run(tmp_path / "out", plan_, cut)
+    found = report.rebuild(tmp_path / "out", data)
+    assert not found["complete"]
+    missing = {(each["variant"], each["phase"], each["block"]) for each in found["missing"]}
+    assert {("null", "timing", 3), ("null", "timing", 5), ("null", "accuracy", 0)} <= missing
+    assert found["judgement"]["verdict"] == "INCONCLUSIVE"
+    assert "Not complete: 3 blocks of times and " in (tmp_path / "out" / "bench.md").read_text()
+    with pytest.raises(InputError, match="holds no run"):
+        report.rebuild(tmp_path)
 
 
-def test_weights_are_counted_as_they_are_stored(tiny_checkpoint, tmp_path):
-    quantize(tiny_checkpoint, tmp_path / "w8", scheme="w8a16")
-    for folder in (tiny_checkpoint, tmp_path / "w8"):
-        assert describe_weights(folder)["bytes"] == (folder / "model.safetensors").stat().st_size
-    assert set(describe_weights(tiny_checkpoint)["values"]) == {"F32"}
-    assert "I32" in describe_weights(tmp_path / "w8")["values"]
+def test_what_is_written_is_whole_and_strict_json(run, made, tmp_path):
+    report.render(tmp_path, made)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bench.json", "bench.md", "index.html"]
+
+    def refuse(name: str) -> None:
+        raise AssertionError(f"{name} is no JSON")
+
+    assert json.loads((tmp_path / "bench.json").read_text(), parse_constant=refuse) == made
+    report.render(tmp_path, json.loads((tmp_path / "bench.json").read_text()))
 
 
-def test_a_graph_set_is_its_graphs_and_their_data(tiny_checkpoint, tmp_path):
-    folder = shutil.copytree(tiny_checkpoint, tmp_path / "graphs")
-    (folder / "graphs.json").write_text('{"precision": "fp32", "scheme": "w8a8-static"}')
-    with pytest.raises(InputError, match=r"no \*\.onnx"):
-        model_files(folder)
-    for name in ("vision.onnx", "decoder.onnx", "decoder.onnx.data"):
-        (folder / name).write_bytes(b"1234")
-    assert describe_weights(folder) == {"bytes": 12 + 46, "precision": "fp32", "scheme": "w8a8-static"}
-    before = model_digest(folder)
-    (folder / "model.safetensors").unlink()
-    assert model_digest(folder) == before
-    (folder / "decoder.onnx.data").write_bytes(b"1235")
-    assert model_digest(folder) != before
+def test_the_candidate_is_the_last_that_was_given(run):
+    described = run[0].variants["original"]
+    names = ("original", "onnx", "compile", "fp32", "null")
+    assert report.candidate(made_plan(dict.fromkeys(names, described), run[2])) == "onnx"
+    assert report.candidate(made_plan(dict.fromkeys(("original", "null"), described), run[2])) == "original"
 
 
-def test_a_sample_is_spread_evenly_over_each_task():
-    chosen = sample(DATA[:36], 3)
-    assert [record.id for record in chosen if record.task == "vqa"] == ["made/0000", "made/0012", "made/0024"]
-    assert len(chosen) == 12
-    assert sample(DATA, None) == DATA
-    assert len(sample(DATA, 10**6)) == len(DATA)
-    with pytest.raises(InputError, match="no records"):
-        sample([], 3)
-
-
-def test_the_digest_sees_a_changed_weight_and_a_changed_template(tiny_checkpoint, tmp_path):
-    before = model_digest(tiny_checkpoint)
-    for name in ("model.safetensors", "chat_template.jinja", "preprocessor_config.json"):
-        copy = tmp_path / name.replace(".", "-")
-        shutil.copytree(tiny_checkpoint, copy)
-        assert model_digest(copy) == before
-        changed = bytearray((copy / name).read_bytes())
-        changed[-1] ^= 1
-        (copy / name).write_bytes(changed)
-        assert model_digest(copy) != before
-
-
-def test_the_digest_sees_a_processor_config(tiny_checkpoint, tmp_path):
-    copy = shutil.copytree(tiny_checkpoint, tmp_path / "copy")
-    (copy / "processor_config.json").write_text("{}")
-    first = model_digest(copy)
-    (copy / "processor_config.json").write_text('{"image_processor": {}}')
-    assert len({model_digest(tiny_checkpoint), first, model_digest(copy)}) == 3
+def test_lines_survive_being_written(run, tmp_path):
+    plan_, lines, _ = run
+    write_run(tmp_path / "out", plan_, lines)
+    assert plan.read(tmp_path / "out") == plan_
+    assert observations.read(plan.log(tmp_path / "out", "onnx"), {"t", "a"}) == lines["onnx"]

@@ -3,36 +3,32 @@
 import json
 import shutil
 import socket
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from bench import process, worker
-from bench.observations import Answered, Forced, Job, Loaded, Packed
-from bench.run import Variant, run
+from bench import conditions, plan, process, report
+from bench import measure as measuring
+from bench import run as running
+from bench.job import Job
+from bench.observations import Answered, Ended, Held, Line, Timed, attempts, blocks
+from bench.possible import LIMITS
+from bench.run import measure, run
+from bench.variants import Variant
 from convert.export import export_graphs
 from quantize.rtn import round_to_nearest
-from shipvlm.errors import ExecutionError, InputError
+from shipvlm.errors import ExecutionError, InputError, Interrupted
 from shipvlm.recipe import BenchSection
 from shipvlm.runtime.checkpoint import load
-from shipvlm.runtime.generate import generate
-from shipvlm.runtime.sampling import Sampling
+from tests.bench.made_jobs import SMALL, job
 from tests.bench.made_records import records
 
 DATA = records(24)
 SECTION = BenchSection(
-    data="made",
-    limit=3,
-    batch_size=5,
-    max_new_tokens=6,
-    latency_items=4,
-    latency_tokens=3,
-    warmup=1,
-    repeats=2,
-    blocks=2,
+    data="made", limit=3, batch_size=5, max_new_tokens=6, latency_items=2, warmup=1, repeats=1, blocks=2
 )
-PER_BLOCK, SCORED = 8, 12
+PER_BLOCK, SCORED = 2, 12
 
 
 @pytest.fixture(scope="module")
@@ -55,228 +51,236 @@ class Workers:
 
     def __init__(self) -> None:
         self.jobs: list[Job] = []
+        self.stop_after: int | None = None  # lines
 
-    def measure(self, job: Job):
+    def lines(self, job: Job) -> Iterator[Line]:
         self.jobs.append(job)
-        yield from worker.measure(Job.model_validate_json(job.model_dump_json()))
+        for line in measuring.measure(Job.model_validate_json(job.model_dump_json())):
+            if self.stop_after is not None:
+                if self.stop_after == 0:
+                    raise KeyboardInterrupt
+                self.stop_after -= 1
+            yield line
+
+    def asked(self) -> list[tuple[str, str, int]]:
+        return [(job.variant, job.phase, job.block) for job in self.jobs]
+
+
+def quiet(patch: pytest.MonkeyPatch) -> Workers:
+    """Workers in this process, on a machine that nobody else uses, whose rates are known."""
+    workers = Workers()
+    patch.setattr(running, "process_lines", workers.lines)
+    patch.setattr(running, "write_limits", lambda out, *_: (out / LIMITS).write_text("{}"))
+    patch.setattr(conditions, "disturbed", lambda found: ())
+    patch.setattr(measuring, "enough", lambda seconds, least: len(seconds) >= least)
+    patch.setitem(plan.CASES, "vqa-small", SMALL)
+    return workers
 
 
 @pytest.fixture
 def workers(monkeypatch):
-    workers = Workers()
-    monkeypatch.setattr(process, "measure", workers.measure)
-    return workers
+    return quiet(monkeypatch)
 
 
 @pytest.fixture(scope="module")
 def finished(variants, tmp_path_factory):
-    """A run of all variants: its report, its folder, its jobs and what it said on the way."""
-    out, workers, said = tmp_path_factory.mktemp("run") / "report", Workers(), []
+    """A run of all variants: its plan, its folder, its jobs and what it said on the way."""
+    out, said = tmp_path_factory.mktemp("run") / "report", []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(process, "measure", workers.measure)
-        report = run(variants, DATA, SECTION, out, command="shipvlm bench x", progress=lambda *a: said.append(a))
-    return report, out, workers.jobs, said
-
-
-def lines(out: Path, name: str) -> list[dict]:
-    return [json.loads(line) for line in (out / "observations" / f"{name}.jsonl").read_text().splitlines()]
-
-
-def test_a_variant_is_what_lies_in_its_folder(variants, tmp_path):
-    assert [variant.runtime for variant in variants] == ["transformers", "onnxruntime", "transformers"]
-    with pytest.raises(InputError, match=r"no config\.json"):
-        Variant.of("nothing", tmp_path)
+        workers = quiet(patch)
+        made = measure(variants, DATA, SECTION, out, command="shipvlm bench x", progress=lambda *a: said.append(a))
+    return made, out, workers, said
 
 
 def test_blocks_go_there_and_back_and_accuracy_comes_last(finished):
-    _, _, jobs, _ = finished
-    timing = [job.variant for job in jobs if job.phase == "timing"]
-    assert timing == ["base", "onnx", "coarse", "coarse", "onnx", "base"]
-    assert [(job.variant, job.phase) for job in jobs[6:]] == [(name, "accuracy") for name in ("base", "onnx", "coarse")]
+    _, _, workers, _ = finished
+    there = [("base", 0), ("onnx", 0), ("coarse", 0), ("null", 0)]
+    back = [("null", 1), ("coarse", 1), ("onnx", 1), ("base", 1)]
+    assert [(name, block) for name, phase, block in workers.asked() if phase == "timing"] == there + back
+    assert [name for name, phase, _ in workers.asked()[8:]] == ["base", "onnx", "coarse", "null"]
 
 
-def test_every_observation_is_kept_raw(finished):
-    report, out, _, _ = finished
-    for name in report["variants"]:
-        found = lines(out, name)
-        assert sum(line["kind"] == "loaded" for line in found) == 3
-        timing = [line for line in found if line.get("phase") == "timing" and line["kind"] == "answered"]
-        assert len(timing) == 2 * PER_BLOCK
-        assert {len(line["stages"]["decode"]) for line in timing} == {SECTION.latency_tokens - 1}
-        assert {len(line["token_ids"]) for line in timing} == {SECTION.latency_tokens}
-        for line in timing:
-            parts = line["stages"]
-            spent = parts["preprocess"] + parts["vision"] + parts["prefill"] + sum(parts["decode"])
-            assert 0 < spent <= line["wall"]
-        scored = [line for line in found if line["kind"] == "answered" and line["phase"] == "accuracy"]
-        assert len({line["id"] for line in scored}) == SCORED
-        assert {line["image_sha256"] for line in scored} <= {
-            line["image_sha256"] for line in lines(out, "base") if "id" in line
-        }
-
-
-def test_answers_are_those_of_generate(finished, tiny_checkpoint):
-    _, out, _, _ = finished
-    said = {line["id"]: line for line in lines(out, "base") if line.get("phase") == "accuracy" and "id" in line}
-    chosen = [record for record in DATA if record.id in said]
-    wanted = generate(load(tiny_checkpoint), [worker.ask(record) for record in chosen], Sampling(6), batch_size=1)
-    assert [(said[r.id]["output"], said[r.id]["token_ids"]) for r in chosen] == [(a.text, a.token_ids) for a in wanted]
-
-
-def test_the_same_weights_agree_and_coarse_ones_do_not(finished):
-    report, _, _, _ = finished
-    assert report["variants"]["base"]["top1_agreement"] is None
-    assert report["variants"]["onnx"]["top1_agreement"]["value"] == 1
-    assert report["variants"]["onnx"]["difference"]["all"]["value"] == 0
-    assert report["variants"]["coarse"]["top1_agreement"]["value"] < 1
-
-
-def test_what_is_written_is_what_is_returned(finished):
-    report, out, _, _ = finished
-    assert json.loads((out / "bench.json").read_text()) == report
-    assert sorted(path.name for path in out.iterdir()) == ["bench.json", "bench.md", "index.html", "observations"]
-    assert "shipvlm bench x" in (out / "index.html").read_text()
-    assert report["data"]["records"] == SCORED
-    assert report["timed_requests"] == 4
-    for path in (out / "bench.json", out / "bench.md", out / "index.html", *(out / "observations").iterdir()):
+def test_every_observation_is_kept_raw_and_nothing_is_missing(finished):
+    made, out, _, _ = finished
+    assert plan.read(out) == made
+    lines = plan.lines(out, made)
+    assert plan.missing(made, lines) == []
+    seen = [
+        digest for each in lines.values() for line in each if isinstance(line, Timed) for digest in line.image_sha256
+    ]
+    assert len(seen) == len(set(seen)) == 4 * 2 * PER_BLOCK
+    for name, said in lines.items():
+        assert len([line for line in said if isinstance(line, Timed)]) == 2 * PER_BLOCK
+        assert len(plan.answered(said)) == (SCORED // 4 if name == "null" else SCORED)
+        assert len(plan.held(said)) == {"base": 0, "null": SCORED // 4}.get(name, SCORED)
+        assert len(blocks(said)) == 3
+    for path in (out / plan.PLAN, *(out / plan.OBSERVATIONS).glob("*.jsonl")):
         assert str(out.parent) not in path.read_text()
         assert f'"{socket.gethostname()}"' not in path.read_text()
 
 
-def test_progress_counts_answers(finished):
-    _, _, jobs, said = finished
-    assert len({title for title, _, _ in said}) == len(jobs)
+def test_the_null_and_the_same_weights_agree_and_coarse_ones_do_not(finished):
+    made, out, workers, _ = finished
+    lines = plan.lines(out, made)
+
+    def agreement(name: str) -> float:
+        same = [each for line in lines[name] if isinstance(line, Held) for each in line.same]
+        return sum(same) / len(same)
+
+    assert agreement("null") == agreement("onnx") == 1
+    assert agreement("coarse") < 1
+    assert {job.batch_size for job in workers.jobs if job.phase == "accuracy" and job.variant != "null"} == {5}
+    assert [job.batch_size for job in workers.jobs if job.phase == "accuracy" and job.variant == "null"] == [2]
+
+
+def test_progress_counts_requests_and_answers(finished):
+    _, _, workers, said = finished
+    assert len({title for title, _, _ in said}) == len(workers.jobs)
     assert said[0] == ("base: timing 1", 0, PER_BLOCK)
-    assert said[-1] == ("coarse: accuracy", SCORED, SCORED)
+    assert said[-1] == ("null: accuracy", SCORED // 4, SCORED // 4)
 
 
 def test_a_second_run_measures_nothing(finished, variants, workers):
-    report, out, _, _ = finished
-    again = run(variants, DATA, SECTION, out, command="shipvlm bench x")
+    made, out, _, _ = finished
+    assert measure(variants, DATA, SECTION, out, command="shipvlm bench x") == made
     assert workers.jobs == []
-    assert again == report
 
 
-def test_a_run_that_was_killed_goes_on_from_its_lines(finished, variants, workers, tmp_path):
-    report, done, _, _ = finished
-    out = shutil.copytree(done, tmp_path / "report")
-    log = out / "observations" / "onnx.jsonl"
+def copied(finished, tmp_path) -> Path:
+    return Path(shutil.copytree(finished[1], tmp_path / "report"))
+
+
+def test_a_turn_that_was_cut_off_is_measured_again_as_a_whole(finished, variants, workers, tmp_path):
+    out = copied(finished, tmp_path)
+    log = plan.log(out, "onnx")
     whole = log.read_text().splitlines(keepends=True)
-    kept = 1 + PER_BLOCK + 1 + 3  # its first block, and of its second the start
-    log.write_text("".join(whole[:kept]) + whole[kept][:40])
-    again = run(variants, DATA, SECTION, out, command="shipvlm bench x")
-    assert [(job.variant, job.phase, job.block) for job in workers.jobs] == [
-        ("onnx", "timing", 1),
-        ("onnx", "accuracy", 0),
-    ]
+    first = next(place for place, line in enumerate(whole) if json.loads(line)["kind"] == "ended") + 1
+    log.write_text("".join(whole[: first + 3]) + whole[first + 3][:40])  # of its second block a part, and no answers
+    made = measure(variants, DATA, SECTION, out, command="shipvlm bench x")
+    turn = [(name, "timing", 1) for name in ("null", "coarse", "onnx", "base")]
+    assert workers.asked() == [*turn, ("onnx", "accuracy", 0)]
+    assert {job.attempt for job in workers.jobs[:4]} == {1}
+    lines = plan.lines(out, made)
+    assert plan.missing(made, lines) == []
+    assert [(each.block, each.attempt) for each in blocks(lines["onnx"]) if each.phase == "timing"] == [(0, 0), (1, 1)]
+    assert [each.ended is None for each in attempts(lines["onnx"])] == [False, True, False, False]
+
+
+def test_answers_go_on_where_they_were(finished, variants, workers, tmp_path):
+    out = copied(finished, tmp_path)
+    log = plan.log(out, "coarse")
+    whole = log.read_text().splitlines(keepends=True)
+    half = [line for line in whole if json.loads(line)["phase"] == "timing"]
+    accuracy = [line for line in whole if json.loads(line)["phase"] == "accuracy"]
+    log.write_text("".join(half + accuracy[:9]))  # loaded, five answers, three of them held
+    made = measure(variants, DATA, SECTION, out, command="shipvlm bench x")
+    assert workers.asked() == [("coarse", "accuracy", 0)]
     assert len(workers.jobs[0].done) == 3
-    found = lines(out, "onnx")
-    assert found[:kept] == [json.loads(line) for line in whole[:kept]]
-    assert sum(line["kind"] == "answered" for line in found) == 2 * PER_BLOCK + SCORED
-    for name in ("score", "difference", "top1_agreement"):
-        assert again["variants"]["onnx"][name] == report["variants"]["onnx"][name]
+    before = [json.loads(line) for line in accuracy]
+    after = plan.lines(out, made)["coarse"]
+    for kind, found in (("answered", plan.answered(after)), ("held", plan.held(after))):
+        wanted = {line["id"]: line for line in before if line["kind"] == kind}
+        assert set(found) == set(wanted)
+        fields = ("output", "token_ids", "score") if kind == "answered" else ("kl", "same", "delta_p")
+        for name, line in found.items():
+            assert [json.loads(line.model_dump_json())[field] for field in fields] == [
+                wanted[name][field] for field in fields
+            ]
 
 
-def test_more_repeats_add_to_what_is_there(finished, variants, workers, tmp_path):
-    report, done, _, _ = finished
-    out = shutil.copytree(done, tmp_path / "report")
-    run(variants[:1], DATA, SECTION.model_copy(update={"repeats": 3}), out)
-    assert [(job.phase, job.block, len(job.done)) for job in workers.jobs] == [
-        ("timing", 0, PER_BLOCK),
-        ("timing", 1, PER_BLOCK),
-    ]
-    fewer = run(variants[:1], DATA, SECTION, out)
-    assert fewer["variants"]["base"]["latency"] == report["variants"]["base"]["latency"]
+def test_references_that_are_gone_are_made_again_without_asking_again(finished, variants, workers, tmp_path):
+    out = copied(finished, tmp_path)
+    plan.references(out).unlink()
+    made = measure(variants, DATA, SECTION, out, command="shipvlm bench x")
+    assert workers.asked() == [("base", "accuracy", 0)]
+    assert len(workers.jobs[0].done) == SCORED
+    assert len([line for line in plan.lines(out, made)["base"] if isinstance(line, Answered)]) == SCORED
+    assert plan.references(out).is_file()
 
 
-def test_answers_are_reused_only_where_the_same_records_share_the_batches(finished, variants, workers, tmp_path):
-    report, done, _, _ = finished
-    out = shutil.copytree(done, tmp_path / "report")
-    found = run(variants[:1], DATA, SECTION.model_copy(update={"limit": None}), out)
-    assert found["data"]["records"] == len(DATA)
-    [accuracy] = [job for job in workers.jobs if job.phase == "accuracy"]
-    assert accuracy.done == frozenset()
-    assert sum(len(job.done) for job in workers.jobs if job.phase == "timing") > 0  # asked alone: no batch to share
-    again = run(variants[:1], DATA, SECTION.model_copy(update={"limit": None}), out)
-    for name in ("load_seconds", "latency"):  # timing and accuracy of all records read each line once
-        assert again["variants"]["base"][name] == found["variants"]["base"][name]
+def test_a_variant_that_is_added_is_timed_in_turns_with_the_others(finished, variants, workers, tmp_path):
+    out = copied(finished, tmp_path)
+    measure([*variants, Variant.of("more", variants[1].folder)], DATA, SECTION, out)
+    timed = [name for name, phase, _ in workers.asked() if phase == "timing"]
+    assert timed == ["base", "onnx", "coarse", "more", "null", "null", "more", "coarse", "onnx", "base"]
+    assert [name for name, phase, _ in workers.asked() if phase == "accuracy"] == ["more"]
+
+
+def test_one_phase_alone(finished, variants, workers, tmp_path):
+    measure(variants[:1], DATA, SECTION.model_copy(update={"measure": ("timing",)}), tmp_path / "a")
+    assert {phase for _, phase, _ in workers.asked()} == {"timing"}
     workers.jobs.clear()
-    fewer = run(variants[:1], DATA, SECTION, out)
+    measure(variants[:1], DATA, SECTION.model_copy(update={"measure": ("accuracy",)}), tmp_path / "b")
+    assert workers.asked() == [("base", "accuracy", 0), ("null", "accuracy", 0)]
+
+
+def test_ctrl_c_keeps_what_was_measured_and_says_what_is_missing(finished, variants, workers, tmp_path):
+    out = tmp_path / "report"
+    workers.stop_after = 5 + 4  # one block, and of the next the start
+    with pytest.raises(Interrupted, match=r"^stopped: 7 blocks of times and 39 answers are missing; .* is kept in"):
+        measure(variants, DATA, SECTION, out)
+    made = plan.read(out)
+    lines = plan.lines(out, made)
+    assert len(plan.missing(made, lines)) == 7 + 4
+    assert len(lines["base"]) + len(lines["onnx"]) == 9
+    workers.stop_after = None
+    workers.jobs.clear()
+    measure(variants, DATA, SECTION, out)
+    assert plan.missing(made, plan.lines(out, made)) == []
+
+
+def test_a_disturbed_block_is_kept_and_measured_once_more_until_that_is_in_vain(
+    finished, variants, workers, monkeypatch, tmp_path
+):
+    out, verdicts = tmp_path / "report", iter([*[1, 0], 0, *[1, 1], *[1, 1], *[1, 1], 1, 0, *[1, 0]])  # disturbed?
+    monkeypatch.setattr(conditions, "disturbed", lambda found: ("noise",) if next(verdicts) else ())
+    made = measure(variants, DATA, SECTION.model_copy(update={"measure": ("timing",), "blocks": 2}), out)
+    # coarse, null and null again twice in a row: coarse is not measured once more; after a clean onnx base is
+    names = [(name, job.attempt) for job, (name, _, _) in zip(workers.jobs, workers.asked(), strict=True)]
+    assert names == [
+        *[("base", 0), ("base", 1), ("onnx", 0)],
+        *[("coarse", 0), ("coarse", 1), ("null", 0), ("null", 1)],
+        *[("null", 0), ("null", 1), ("coarse", 0), ("onnx", 0), ("base", 0), ("base", 1)],
+    ]
+    ends = [line for line in plan.lines(out, made)["base"] if isinstance(line, Ended)]
+    assert [(line.clean, line.reasons) for line in ends] == [(False, ("noise",)), (True, ())] * 2
+    assert plan.missing(made, plan.lines(out, made)) == []
+    workers.jobs.clear()
+    measure(variants, DATA, SECTION.model_copy(update={"measure": ("timing",), "blocks": 2}), out)
     assert workers.jobs == []
-    assert fewer["variants"]["base"]["score"] == report["variants"]["base"]["score"]
-    run(variants[:1], DATA, SECTION.model_copy(update={"limit": len(DATA)}), out)  # no record more than with null
-    assert [job for job in workers.jobs if job.phase == "accuracy"] == []
 
 
-@pytest.mark.parametrize("change", [{"max_new_tokens": 7}, {"batch_size": 2}, {"threads": 1}, {"latency_tokens": 4}])
-def test_other_settings_are_another_run(finished, variants, workers, tmp_path, change):
-    out = shutil.copytree(finished[1], tmp_path / "report")
-    run(variants[:1], DATA, SECTION.model_copy(update=change), out)
-    assert [len(job.done) for job in workers.jobs] == [0, 0, 0]
+def test_pictures_that_repeat_are_refused(variants, workers, monkeypatch, tmp_path):
+    monkeypatch.setattr("bench.workloads.salted", lambda image, salt: image)
+    with pytest.raises(ExecutionError, match="a cache may have answered"):
+        measure(variants[:1], DATA, SECTION.model_copy(update={"measure": ("timing",)}), tmp_path)
 
 
-def test_lines_of_other_code_are_another_run(finished, variants, workers, monkeypatch, tmp_path):
-    out = shutil.copytree(finished[1], tmp_path / "report")
-    monkeypatch.setattr("bench.run.code_digest", lambda modules: "edited")
-    run(variants[:1], DATA, SECTION, out)
-    assert [len(job.done) for job in workers.jobs] == [0, 0, 0]
+def test_a_worker_that_ends_early_is_an_error(variants, monkeypatch, tmp_path):
+    quiet(monkeypatch)
+    monkeypatch.setattr(running, "process_lines", lambda job: iter(()))
+    with pytest.raises(ExecutionError, match="variant base: its process ended early, 2 answers are missing"):
+        measure(variants, DATA, SECTION, tmp_path / "report")
 
 
-def test_a_worker_that_stops_early_is_an_error(variants, monkeypatch, tmp_path):
-    monkeypatch.setattr(process, "measure", lambda job: list(worker.measure(job))[:-1])
-    with pytest.raises(ExecutionError, match="1 answers are missing"):
-        run(variants[:1], DATA, SECTION, tmp_path / "report")
+def test_a_folder_that_cannot_be_made_is_refused_before_the_work(variants, workers, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot be made"):
+        measure(variants, DATA, SECTION, tmp_path / "file" / "report")
+    assert workers.jobs == []
 
 
-def test_refuses_names_and_data_that_cannot_be_used(variants, tmp_path):
-    base = variants[0]
-    for names, message in (
-        (["a", "a"], "two variants"),
-        (["../a"], "cannot be named"),
-        ([""], "named"),
-        ([], "at least one"),
-    ):
-        with pytest.raises(InputError, match=message):
-            run([Variant(name, base.folder, "transformers") for name in names], DATA, SECTION, tmp_path / "report")
-    with pytest.raises(InputError, match="no records"):
-        run([base], [], SECTION, tmp_path / "report")
-    assert not (tmp_path / "report").exists()
+def test_what_a_run_returns_is_the_report_of_its_lines(finished, variants, workers, monkeypatch):
+    made, out, _, _ = finished
+    monkeypatch.setattr(report, "write", lambda *given: {"given": given})
+    found = run(variants, DATA, SECTION, out, command="shipvlm bench x")
+    assert found["given"] == (out, made, plan.lines(out, made), DATA, None)
 
 
-def job(folder: Path, **fields) -> Job:
-    packed = tuple(Packed(**dict(record)) for record in DATA[:6])
-    common: dict[str, Any] = {
-        "run": "r",
-        "variant": "v",
-        "folder": folder,
-        "device": "cpu",
-        "block": 0,
-        "threads": None,
-    }
-    settings = {"phase": "accuracy", "threads": None, "max_new_tokens": 5, "batch_size": 4, "records": packed}
-    return Job(**common | settings | fields)
-
-
-def test_a_model_agrees_with_its_own_answers_to_their_end(tiny_checkpoint):
-    first = [line for line in worker.measure(job(tiny_checkpoint)) if isinstance(line, Answered)]
-    forced = {line.id: Forced(token_ids=line.token_ids, ended=line.finish == "end") for line in first}
-    again = [line for line in worker.measure(job(tiny_checkpoint, forced=forced)) if isinstance(line, Answered)]
-    for line in again:
-        ended = line.finish == "end"
-        assert line.compared == line.agreed == len(line.token_ids) + ended
-    assert all(line.compared is None for line in first)
-    other = {
-        key: Forced(token_ids=tuple(token + 1 for token in value.token_ids), ended=False)
-        for key, value in forced.items()
-    }
-    off = [line for line in worker.measure(job(tiny_checkpoint, forced=other)) if isinstance(line, Answered)]
-    assert sum(line.agreed or 0 for line in off) < sum(line.compared or 0 for line in off) / 2
-
-
-def test_memory_is_seen_as_it_is_taken(tiny_checkpoint):
-    loaded, *answers = worker.measure(job(tiny_checkpoint))
-    assert isinstance(loaded, Loaded)
-    assert 1e7 < loaded.rss_before < 1e11
-    peaks = [line.peak_rss for line in answers if isinstance(line, Answered)]
-    assert peaks == sorted(peaks)
-    assert peaks[0] >= loaded.rss_after * 0.99
+def test_each_line_of_a_fresh_process_is_read(monkeypatch, tmp_path):
+    line = Ended.model_validate_json(
+        '{"run":"r","variant":"v","phase":"timing","block":0,"clean":true,"conditions":{"seconds":1},'
+        '"memory":{"rss":1,"anon":1,"file":1,"peak_rss":1,"peak_anon":1,"peak_file":1}}'
+    )
+    monkeypatch.setattr(process, "lines", lambda *given: iter([line.model_dump_json().encode() + b"\n"]))
+    assert list(running.process_lines(job(tmp_path))) == [line]

@@ -7,7 +7,6 @@ from bench import shape as module
 from bench.shape import markdown, measure_shape
 from convert.random_weights import export_random
 from shipvlm.families.qwen3_vl.shape import read_shape
-from tests.bench.made_lines import described
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +90,7 @@ def test_times_are_those_of_the_runs_and_each_is_held_against_the_first(small, m
     monkeypatch.setattr(module, "perf_counter", lambda: clock[0])
     planted = {name: Planted(name, seconds, clock, ran) for name, seconds in (("a", 0.6), ("b", 0.3), ("c", 0.2))}
     monkeypatch.setattr(module, "load_decoder", lambda folder, shape, threads: planted[folder])
-    monkeypatch.setattr(module, "describe_weights", lambda folder: described(1)["weights"])
+    monkeypatch.setattr(module, "describe_weights", lambda folder: {"bytes": 1_000_000})
     found = measure_shape(
         {name: name for name in planted}, small, name="x", total_layers=30, prompt_tokens=10, decode_tokens=2, rounds=2
     )

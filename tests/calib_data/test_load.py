@@ -11,7 +11,7 @@ from PIL import Image
 
 from calib_data.load import MAX_IMAGE_BYTES, load_records
 from calib_data.records import digest, write_parquet
-from shipvlm.errors import InputError
+from shipvlm.errors import InputError, SetupError
 from tests.calib_data.made_records import encoded, record
 
 ROW = {"image": "pictures/red.png", "task": "vqa", "prompt": "Which colour?", "answers": ["red"]}
@@ -237,6 +237,6 @@ def test_an_id_goes_to_datasets_with_its_split_and_config(monkeypatch):
         raise ConnectionError("no network")
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    message = refusal("owner/name", split="validation", config="en")
+    with pytest.raises(SetupError, match=r"owner/name.*cannot be reached from here \(no network\).*HF_ENDPOINT"):
+        load_records("owner/name", split="validation", config="en")
     assert asked == {"spec": "owner/name", "name": "en", "split": "validation"}
-    assert "owner/name: datasets.load_dataset cannot load it: ConnectionError: no network" in message

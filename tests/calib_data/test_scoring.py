@@ -7,17 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from calib_data.records import TASKS
-from calib_data.scoring import (
-    Number,
-    edit_distance,
-    plain,
-    read_number,
-    score,
-    score_ocr,
-    similarity,
-    words,
-    yes_or_no,
-)
+from calib_data.scoring import choice_letter, score, score_ocr
+from calib_data.texts import Number, plain, read_number, similarity, words, yes_or_no
 from shipvlm.errors import InputError
 
 TEXT = st.text(max_size=40)
@@ -175,17 +166,97 @@ def test_ocr_similarity_and_tolerance():
     assert score("ocr", "106", ["100"], relative_tolerance=0.05).value == 0.0
 
 
-@given(ASCII, ASCII)
-def test_edit_distance_against_its_definition(left, right):
+def distance(left: str, right: str) -> int:
+    """Levenshtein's, by its definition."""
+
     @functools.cache
-    def distance(i, j):
+    def of(i, j):
         if not i or not j:
             return i + j
-        return min(
-            distance(i - 1, j) + 1, distance(i, j - 1) + 1, distance(i - 1, j - 1) + (left[i - 1] != right[j - 1])
-        )
+        return min(of(i - 1, j) + 1, of(i, j - 1) + 1, of(i - 1, j - 1) + (left[i - 1] != right[j - 1]))
 
-    assert edit_distance(left, right) == distance(len(left), len(right))
+    return of(len(left), len(right))
+
+
+@given(ASCII, ASCII)
+def test_similarity_against_the_definition_of_the_distance(left, right):
+    left, right = plain(left), plain(right)
+    longer = max(len(left), len(right))
+    expected = 1 - distance(left, right) / longer if longer else 1.0
+    assert similarity(left, right) == pytest.approx(expected, abs=1e-12)
+
+
+@given(ASCII, st.lists(ASCII.filter(str.strip), min_size=1, max_size=3))
+def test_documents_against_the_definition_of_anls(answer, references):
+    said = " ".join(answer.lower().split())
+    expected = 0.0
+    for reference in references:
+        meant = " ".join(reference.lower().split())
+        apart = distance(said, meant) / max(len(said), len(meant))
+        expected = max(expected, 1 - apart if apart < 0.5 else 0.0)
+    assert score("document", answer, references).value == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("answer", "letter"),
+    [
+        ("B", "B"),
+        ("b", "B"),
+        ("(B)", "B"),
+        ("B.", "B"),
+        ("**B**", "B"),
+        ("B. a cat", "B"),
+        ("(B) a cat", "B"),
+        ("The answer is B.", "B"),
+        ("The correct answer is (B), a cat.", "B"),
+        ("Answer: B", "B"),
+        ("Option B is right", "B"),
+        ("A", "A"),
+        ("A. cat", "A"),
+        ("A cat", None),
+        ("The answer is A cat", None),
+        ("I think so", None),
+        ("a cat", None),
+        ("B or C", None),
+        ("The answer is B. The answer is C.", None),
+        ("Because", None),
+        ("42", None),
+    ],
+)
+def test_the_letter_of_a_choice(answer, letter):
+    assert choice_letter(answer) == letter
+
+
+@pytest.mark.parametrize(
+    ("task", "answer", "references", "value", "parsed"),
+    [
+        ("choice", "B", ["B", "a cat"], 1.0, "ok"),
+        ("choice", "C", ["B", "a cat"], 0.0, "ok"),
+        ("choice", "A cat.", ["B", "a cat"], 1.0, "ok"),
+        ("choice", "a dog", ["B", "a cat"], 0.0, "unparsable"),
+        ("document", "Grean Tea", ["green tea"], 8 / 9, "ok"),
+        ("document", "ab", ["ac"], 0.0, "ok"),  # just half of it: not near enough
+        ("chart", "104", ["100"], 1.0, "ok"),
+        ("chart", "106", ["100"], 0.0, "ok"),
+        ("chart", "-95", ["-100"], 1.0, "ok"),
+        ("chart", "5%", ["0.05"], 1.0, "ok"),
+        ("chart", "5", ["5%"], 0.0, "ok"),
+        ("chart", "0", ["0"], 1.0, "ok"),
+        ("chart", "0.01", ["0"], 0.0, "ok"),
+        ("chart", "yes", ["Yes"], 1.0, "ok"),
+        ("chart", "nan", ["12"], 0.0, "ok"),
+        ("chart", "The value is 12", ["12"], 0.0, "ok"),
+        ("contains", "It says STOP here.", ["stop"], 1.0, "ok"),
+        ("contains", "It says go", ["stop", "halt"], 0.0, "ok"),
+        ("contains", "...", ["stop"], 0.0, "unparsable"),
+        ("contains", "a\nb", ["A b"], 1.0, "ok"),
+        ("formula", "x ^ { 2 } + 1", ["x^{2}+1"], 1.0, "ok"),
+        ("formula", "X^{2}+1", ["x^{2}+1"], 0.0, "ok"),
+    ],
+)
+def test_rules_of_public_sets(task, answer, references, value, parsed):
+    result = score(task, answer, references)
+    assert (result.value, result.parsed, result.similarity) == (pytest.approx(value), parsed, None)
 
 
 @given(TEXT, TEXT)

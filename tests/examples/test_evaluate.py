@@ -51,7 +51,7 @@ def measured(tiny_checkpoint, tmp_path_factory):
             return module.evaluate(tiny_checkpoint, folder / "results.json", folder / "build", ablation_items=8)
 
         results = once()
-        patch.setattr("bench.fidelity.answer", lambda *_: pytest.fail("asked again"))
+        patch.setattr("bench.together.answer", lambda *_: pytest.fail("asked again"))
         patch.setattr("bench.accuracy.generate", lambda *_: pytest.fail("asked again"))
         again = once()
     return results, again, folder

@@ -42,7 +42,7 @@ def test_a_missing_part_of_our_own_is_no_setup_error(capsys, monkeypatch, pictur
     assert "calib_data.load" in err
 
 
-@pytest.mark.parametrize("command", ["quantize", "convert", "bench", "ask"])
+@pytest.mark.parametrize("command", ["quantize", "convert", "bench run", "bench check", "bench sweep", "ask"])
 def test_a_wrong_folder_is_answered_before_torch_is_imported(command: str, tmp_path: Path) -> None:
     script = (
         "import sys; from shipvlm.cli import main\n"
@@ -50,7 +50,9 @@ def test_a_wrong_folder_is_answered_before_torch_is_imported(command: str, tmp_p
         "except SystemExit as stop: code = stop.code\n"
         "sys.exit('loaded torch' if 'torch' in sys.modules else code)"
     )
-    arguments = [command, str(tmp_path / "nowhere"), "-o", str(tmp_path / "out")]
+    arguments = [*command.split(), str(tmp_path / "nowhere"), "-o", str(tmp_path / "out")]
+    if command == "bench check":
+        arguments = arguments[:-2]
     if command == "ask":
         arguments = ["ask", "--model", str(tmp_path / "nowhere"), "--image", "x.png", "what"]
     done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True)
@@ -65,7 +67,7 @@ def test_an_output_that_cannot_be_written_is_bad_input(capsys, tiny_checkpoint, 
     data = ("--data", tmp_path / "mine.parquet")
     for out in (tmp_path / "file", tmp_path / "file" / "below"):
         for command in (
-            ("bench", tiny_checkpoint, *data, "-o", out),
+            ("bench", "run", tiny_checkpoint, *data, "-o", out),
             ("quantize", tiny_checkpoint, "--scheme", "w8a16", "-o", out),
             ("data", "pack", tmp_path / "mine.parquet", "-o", tmp_path / "file" / "x.parquet"),
             ("data", "pack", tmp_path / "mine.parquet", "-o", tmp_path / "folder.parquet"),

@@ -21,7 +21,7 @@ model: {path: MODEL}
 calibration: {samples: 8, batch_size: 2}
 quantize: {observer: minmax}
 convert: {parity: {items: 2, decode_steps: 4, answers: 4, top1_min: 0.5}}
-bench: {limit: 1, max_new_tokens: 4, latency_items: 1, latency_tokens: 2, warmup: 0, repeats: 1, blocks: 1}
+bench: {limit: 1, max_new_tokens: 4, latency_items: 1, warmup: 1, repeats: 1, blocks: 1}
 """
 
 
@@ -90,15 +90,20 @@ def test_an_artifact_says_how_it_was_made(capsys, unbroken: Path) -> None:
 
 @pytest.mark.slow
 def test_a_run_ends_with_a_report_and_a_second_one_keeps_all(capsys, monkeypatch, recipe, unbroken: Path) -> None:
-    def measure(
-        variants: list[Any], records: list[Any], section: Any, out: Path, *, command: str, progress: Any
-    ) -> None:
+    def measure(variants: list[Any], records: list[Any], section: Any, out: Path, **options: Any) -> None:
         """What bench is asked for; the measuring itself is tests/bench's matter."""
-        progress("timing", 1, 1)
-        asked = [(variant.name, variant.folder.name, variant.runtime) for variant in variants]
-        (out / "bench.json").write_text(json.dumps([asked, len(records), section.limit, command]))
+        options["progress"]("timing", 1, 1)
+        options["say"]("at most 2x possible")
+        asked = {
+            "variants": [(variant.name, variant.folder.name, variant.engine) for variant in variants],
+            "counts": [len(records), section.limit, options["gates"].score],
+            "command": options["command"],
+        }
+        judgement: dict[str, Any] = {"verdict": "FAIL" if section.limit == 8 else "PASS", "checks": []}
+        facts = {"schema_version": 3, "judgement": judgement, "candidate": "onnx-w8a8-static", "baseline": "original"}
+        (out / "bench.json").write_text(json.dumps({**facts, **asked}))
         (out / "index.html").touch()
-        (out / "bench.md").write_text("| table |\n\nnotes\n")
+        (out / "bench.md").write_text("**PASS**: it holds.\n\n### Tables\n")
 
     monkeypatch.setattr("bench.run.run", measure)
     before = contents(unbroken)
@@ -114,20 +119,26 @@ def test_a_run_ends_with_a_report_and_a_second_one_keeps_all(capsys, monkeypatch
     assert runs[1]["artifact"] == str(unbroken / "artifact")
     assert runs[1]["report"] == str(unbroken / "report" / "index.html")
     assert contents(unbroken) == before
-    asked, records, limit, command = json.loads((unbroken / "report" / "bench.json").read_text())
-    assert asked == [
+    report = json.loads((unbroken / "report" / "bench.json").read_text())
+    assert report["variants"] == [
         ["original", "qwen3_vl", "transformers"],
         ["w8a8-static", "quantized", "transformers"],
         ["onnx", "onnx-baseline", "onnxruntime"],
         ["onnx-w8a8-static", "artifact", "onnxruntime"],
     ]
-    assert (records, limit, command) == (1600, 7, "shipvlm run small.yaml --set bench.limit=7")
+    assert report["counts"] == [1600, 7, 0.03]
+    assert report["command"] == "shipvlm run small.yaml --set bench.limit=7"
     log = [json.loads(line) for line in (unbroken / "log.jsonl").read_text().splitlines()]
     assert [entry["kept"] for entry in log[-4:]] == [True] * 4
     code, out, _ = run(capsys, "run", recipe, "-o", unbroken, "--set", "bench.limit=7")
     assert f"report: {unbroken / 'report' / 'index.html'}" in out
-    assert "| table |\n" in out
-    assert "notes" not in out
+    assert "**PASS**: it holds.\n" in out
+    assert "Tables" not in out
+    for _ in range(2):  # made, then kept: it still does not pass
+        code, out, err = run(capsys, "run", recipe, "-o", unbroken, "--set", "bench.limit=8", "--json")
+        assert code == 1
+        assert "onnx-w8a8-static does not hold what is asked of it" in err
+        assert json.loads(out)["report"] == str(unbroken / "report" / "index.html")
 
 
 @pytest.mark.slow

@@ -8,22 +8,33 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from calib_data.load import load_records
 from quantize.stage import run as run_quantize
 from shipvlm import plan as plan_module
 from shipvlm.families.qwen3_vl.layers import decoder_groups
 from shipvlm.ignore import ignored
+from shipvlm.lock import ADAPTER_CONFIG, ADAPTER_WEIGHTS, LOCK, UNFINISHED, Lock, write_lock
 from shipvlm.plan import plan
+from shipvlm.plan_checks import Merging
 from shipvlm.recipe_file import make_recipe
 
 COUNTS: dict[str, int | str | None] = {"calibration": 512, "evaluation": 1600}
 
 
-def planned(model: Path, *settings: str, counts: dict[str, int | str | None] = COUNTS) -> dict[str, Any]:
-    recipe = make_recipe({"name": "test", "model": {"path": str(model)}}, settings)
-    return plan(recipe, Path("build/test"), counts)
+def planned(
+    model: Path,
+    *settings: str,
+    counts: dict[str, int | str | None] = COUNTS,
+    until: str = "bench",
+    merging: Merging | str | None = None,
+    **fields: Any,
+) -> dict[str, Any]:
+    recipe = make_recipe({"name": "test", "model": {"path": str(model), **fields}}, settings)
+    return plan(recipe, Path("build/test"), counts, until, merging)
 
 
 def problems(found: dict[str, Any], stops: bool = True) -> str:
@@ -159,6 +170,50 @@ def test_a_folder_that_is_missing_is_a_problem() -> None:
     assert "nowhere: no such folder" in problems(planned(Path("nowhere")))
 
 
+def unfinished(folder: Path) -> Path:
+    """A copy of a checkpoint whose download was broken off at the end."""
+    lock = Lock(
+        repo="a/b", revision="main", commit=None, source="hf", endpoint=None, licence=None, files={}, documents={}
+    )
+    (folder / UNFINISHED).mkdir()
+    write_lock(lock, folder / UNFINISHED / LOCK)
+    return folder
+
+
+def test_of_a_checkpoint_that_is_still_to_be_fetched_it_says_from_where(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    part = unfinished(shutil.copytree(tiny_checkpoint, tmp_path / "part"))
+    for path in (tmp_path / "nowhere", part):
+        found = planned(path, repo="owner/name", revision="v1", source="modelscope")
+        assert problems(found) == ""
+        note = f"model.path: {path}: not there yet; shipvlm run fetches owner/name at v1 from ModelScope. What it"
+        assert note in problems(found, stops=False)
+        assert (found["model"], found["stages"]) == (None, [])
+    assert "its download is not complete" in problems(planned(part))
+    assert "w8a8-static is slow" in problems(planned(tmp_path / "nowhere", "target.device=hopper", repo="a/b"))
+    there = planned(tiny_checkpoint, repo="a/b")
+    assert "not there yet" not in problems(there, stops=False)
+    assert [stage["name"] for stage in there["stages"]] == ["quantize", "baseline", "convert", "bench"]
+
+
+def test_fields_of_the_fetch_that_contradict_each_other_are_problems(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    assert "model.repo: nothing is to be fetched" in problems(planned(tiny_checkpoint, until="fetch"))
+    assert planned(tiny_checkpoint, until="fetch", repo="a/b")["stages"] == []
+    (tmp_path / "lock.json").write_text("{}")
+    found = planned(tiny_checkpoint, repo="a/b", lock=str(tmp_path / "lock.json"), include=["x"])
+    assert "model.include: model.lock says which files are fetched" in problems(found)
+    assert "model.lock: " in problems(found)
+
+
+def test_adapters_are_a_stage_of_their_own(tiny_checkpoint: Path) -> None:
+    found = planned(tiny_checkpoint, adapters=["a"], merging=Merging(10**9, ("adapter 1 is odd",)))
+    merge, *_ = found["stages"]
+    assert (merge["name"], merge["folder"]) == ("merge", "merged")
+    assert merge["disk_bytes"] == found["stages"][2]["disk_bytes"]  # as large as the graphs in float32
+    assert merge["memory_bytes"] == 600e6 + 6.5 * 4e9
+    assert problems(found, stops=False) == "model.adapters: adapter 1 is odd"
+    assert problems(planned(tiny_checkpoint, adapters=["a"], merging="a: is none")) == "model.adapters: a: is none"
+
+
 def test_a_tied_head_may_be_stored(tiny_checkpoint: Path, tmp_path: Path) -> None:
     """The tiny checkpoint stores its head; here config.json says that it is the embedding's twin."""
     folder = shutil.copytree(tiny_checkpoint, tmp_path / "tied")
@@ -186,15 +241,23 @@ def test_ignore_means_what_compressed_tensors_means(tiny_checkpoint: Path) -> No
     assert ignored(names, patterns) == wanted
 
 
-def test_planning_loads_no_heavy_library() -> None:
+def test_planning_loads_no_heavy_library(tmp_path: Path) -> None:
+    """Also where there are adapters to look at."""
+    layer = "base_model.model.model.language_model.layers.0.self_attn.q_proj"
+    tensors = {f"{layer}.lora_A.weight": (4, 256), f"{layer}.lora_B.weight": (256, 4)}
+    save_file({name: np.zeros(shape, np.float32) for name, shape in tensors.items()}, tmp_path / ADAPTER_WEIGHTS)
+    config = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": ["0.self_attn.q_proj"]}
+    (tmp_path / ADAPTER_CONFIG).write_text(json.dumps(config))
     script = (
         "import sys; from shipvlm.cli import main\n"
-        "try: main(['plan', 'recipes/default.yaml', '--json'])\n"
+        f"try: main(['plan', 'recipes/default.yaml', '--json', '--set', 'model.adapters=[{tmp_path}]'])\n"
         "except SystemExit as stop: code = stop.code\n"
-        "heavy = {'torch', 'transformers', 'datasets', 'onnxruntime'} & set(sys.modules)\n"
+        "heavy = {'torch', 'transformers', 'peft', 'datasets', 'onnxruntime'} & set(sys.modules)\n"
         "sys.exit(code or (f'loaded {heavy}' if heavy else 0))"
     )
     root = Path(__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["problems"] == []
+    found = json.loads(done.stdout)
+    assert found["problems"] == []
+    assert found["stages"][0]["name"] == "merge"

@@ -47,9 +47,53 @@ def test_the_default_recipe_shows_every_field_and_its_default() -> None:
     shown = yaml.safe_load(text)
     assert sorted(keys(shown)) == sorted(FIELDS)
     quick = {name: int(default) for name, default in re.findall(r"^  (\w+): \d+ .*\[(\d+)\]$", text, re.MULTILINE)}
-    assert len(quick) == 5
+    assert len(quick) == 3
     shown["bench"] |= quick
-    assert shown == DEFAULTS.model_dump(mode="json") | {"name": "default", "model": {"path": "examples/tiny_qwen3_vl"}}
+    defaults = DEFAULTS.model_dump(mode="json")
+    model = defaults["model"] | {"path": "examples/tiny_qwen3_vl"}
+    assert shown == defaults | {"name": "default", "model": model}
+
+
+def test_the_recipe_of_a_hub_shows_every_field_of_the_model() -> None:
+    [path] = [path for path in RECIPES if path.stem == "qwen3-vl-8b"]
+    assert yaml.safe_load(path.read_text())["model"].keys() == DEFAULTS.model_dump()["model"].keys()
+    assert read_recipe(path).model.repo == "Qwen/Qwen3-VL-8B-Instruct"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("revision: main", ":4: model.revision is 'main', it must be left out: without model.repo nothing is fetched"),
+        ("source: hf", ":4: model.source is 'hf', it must be left out"),
+        ("endpoint: https://x", ":4: model.endpoint is 'https://x', it must be left out"),
+        ("include: [a]", ":4: model.include is ['a'], it must be left out"),
+        ("lock: a", ":4: model.lock is 'a', it must be left out"),
+        ("repo: Qwen", ":4: model.repo is 'Qwen', it must be OWNER/NAME, such as Qwen/Qwen3-VL-8B-Instruct"),
+        ("repo: a/b\n  source: hub", ":5: model.source is 'hub', it must be 'auto', 'hf' or 'modelscope'"),
+        (
+            "adapters: [a, b, a]",
+            ":4: model.adapters is ['a', 'b', 'a'], it must be a list in which each adapter stands",
+        ),
+        ("adapters: a", ":4: model.adapters is 'a', it must be a list: write it as [a]"),
+    ],
+)
+def test_a_model_that_contradicts_itself_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        read_recipe(written(tmp_path, f"{SMALLEST}  {text}\n"))
+    assert message in str(caught.value)
+
+
+def test_what_is_left_out_may_also_be_written_out(tmp_path: Path) -> None:
+    written_out = "  revision: null\n  source: auto\n  endpoint: null\n  include: []\n  lock: null\n  adapters: []\n"
+    assert read_recipe(written(tmp_path, SMALLEST + written_out)) == DEFAULTS
+    fetched = read_recipe(written(tmp_path, SMALLEST + "  repo: a/b\n  revision: main\n  lock: some.json\n"))
+    assert (fetched.model.repo, fetched.model.lock) == ("a/b", Path("some.json"))
+
+
+def test_an_endpoint_with_a_password_is_refused_and_not_shown(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"model.endpoint has a user name or a password") as caught:
+        read_recipe(written(tmp_path, SMALLEST + "  repo: a/b\n  endpoint: https://me:secret@example.com\n"))
+    assert "secret" not in str(caught.value)
 
 
 def test_overrides_replace_what_the_file_says(tmp_path: Path) -> None:

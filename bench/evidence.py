@@ -1,0 +1,143 @@
+"""The tables of a report that show what stands behind it: fidelity, memory, blocks."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from bench.tables import Cell, Column, Entry, Table, get, table
+from bench.words import NONE, percent, points, small, with_interval
+from bench.words import size as sized
+
+Report = Mapping[str, Any]
+MEMORY = {
+    "peak": "peak (judged)",
+    "weights": "weights held",
+    "load_rss": "process, by the load",
+    "peak_rss": "process, peak",
+    "peak_anon": "own pages",
+    "peak_file": "mapped files",
+    "allocated": "torch gave out",
+    "reserved": "torch reserved",
+    "process": "device, this process",
+    "device": "device, all",
+}
+
+
+def fidelity(report: Report) -> Table | None:
+    """How close each variant stays to the baseline's answers; None where nothing was held to them."""
+    names = [name for name, entry in report["variants"].items() if get(entry, "kl")]
+    if not names:
+        return None
+    columns = [
+        Column("same first choice, %", lambda entry: percent(entry["top1_agreement"], few="")),
+        Column("KL, nats a token", lambda entry: with_interval(entry["kl"], small)),
+        Column("median", lambda entry: small(entry["kl"]["median"])),
+        Column("p99", lambda entry: small(entry["kl"]["p99"])),
+        Column("largest", lambda entry: f"{small(entry['kl']['most'])} in {entry['kl']['worst_item']}"),
+        Column("change of p, rms, points", lambda entry: points(entry["delta_p"]["rms"])),
+        Column("length of answers", lambda entry: with_interval(entry["length"], lambda value: f"{value:.2f}x")),
+        Column("empty, points", lambda entry: percent(entry["empty"], signed=True, few="")),
+        Column("unreadable, points", lambda entry: percent(entry["unparsable"], signed=True, few="")),
+    ]
+    kls = [report["variants"][name]["kl"] for name in names]
+    kept = min(kl["kept"] for kl in kls)
+    lower = (
+        ""
+        if all(kl["whole"] for kl in kls)
+        else f" KL is over the {kept} likeliest tokens and one bucket for all others: a lower bound."
+    )
+    note = f"Token by token along the baseline's own answers, {kls[0]['tokens']:,} tokens.{lower}"
+    return table(report, "Fidelity", columns, names, note)
+
+
+def memory(report: Report) -> Table:
+    """Where the bytes are; only the columns of which something is known."""
+
+    def column(name: str, title: str) -> Column:
+        cell: Cell = lambda entry: sized(get(entry, "memory", name))  # noqa: E731
+        return Column(title, cell, cell)
+
+    known = [entry["memory"] for entry in report["variants"].values() if entry["memory"]]
+    shown = [column(name, title) for name, title in MEMORY.items() if any(each[name] is not None for each in known)]
+    files: Cell = lambda entry: sized(entry["weights"]["bytes"])  # noqa: E731
+    names = [name for name, entry in report["variants"].items() if entry["memory"]]
+    return table(report, "Memory", [Column("files", files, files), *shown], names)
+
+
+def fits(report: Report) -> list[Table]:
+    """What would fit on some cards, a table a case: calculated."""
+    found = []
+    for case in report["cases"]:
+        known = {
+            name: entry["capacity"][case] for name, entry in report["variants"].items() if case in entry["capacity"]
+        }
+        if not known:
+            continue
+
+        def token(entry: Entry, case: str = case) -> str:
+            return sized(entry["capacity"][case][0]["cache_a_token"])
+
+        first, columns = next(iter(known.values())), [Column("cache a token", token, token)]
+        for place, card in enumerate(first):
+
+            def room(entry: Entry, case: str = case, place: int = place) -> str:
+                card = entry["capacity"][case][place]
+                if not card["largest_context"]:
+                    return "does not fit"
+                model = " (the model's own)" if card["limit"]["largest_context"] == "model" else ""
+                return f"{card['largest_batch']:,} at once; one of {card['largest_context']:,} tokens{model}"
+
+            columns.append(Column(f"{card['card']}, {sized(card['memory'])}", room, room))
+        note = (
+            f"Requests of {first[0]['context']:,} tokens with a picture of {first[0]['patches']:,} patches, and the "
+            f"longest single one. {sized(first[0]['reserve'])} of the card are set aside."
+        )
+        found.append(table(report, f"What would fit, calculated: {case}", columns, list(known), note))
+    return found
+
+
+def blocks(report: Report) -> Table | None:
+    """How quiet the machine was; None where nothing was timed."""
+    names = [name for name, entry in report["variants"].items() if entry["blocks"]["measured"]]
+    if not names:
+        return None
+    cells: dict[str, Cell] = {
+        "clean blocks": lambda entry: f"{entry['blocks']['clean']} of {entry['blocks']['measured']}",
+        "other processes": lambda entry: _share(entry, "others"),
+        "other machines": lambda entry: _share(entry, "steal"),
+        "waited for a core": lambda entry: _share(entry, "waited"),
+        "GPU clock, MHz": lambda entry: _clock(entry["blocks"]["most"]),
+        "GPU, degrees": lambda entry: _whole(entry, "celsius_max"),
+        "GPU, watts": lambda entry: _whole(entry, "watts_max"),
+        "held down": lambda entry: ", ".join(entry["blocks"]["throttled"]) or NONE,
+        "warm-ups not stable": lambda entry: str(entry["blocks"]["unstable"]),
+    }
+    kept = {
+        title: cell for title, cell in cells.items() if any(cell(report["variants"][name]) != NONE for name in names)
+    }
+    note = "The most that was seen in the blocks that count."
+    return table(report, "Blocks", [Column(title, cell, cell) for title, cell in kept.items()], names, note)
+
+
+def disturbed(report: Report) -> list[str]:
+    """The blocks that were left out, each with why."""
+    return [
+        f"{name}, block {each['block'] + 1}, attempt {each['attempt'] + 1}: {'; '.join(each['reasons'])}"
+        for name, entry in report["variants"].items()
+        for each in entry["blocks"]["disturbed"]
+    ]
+
+
+def _share(entry: Entry, name: str) -> str:
+    value = entry["blocks"]["most"][name]
+    return NONE if value is None else f"{100 * value:.0f} %"
+
+
+def _whole(entry: Entry, name: str) -> str:
+    value = entry["blocks"]["most"][name]
+    return NONE if value is None else f"{value:.0f}"
+
+
+def _clock(most: Mapping[str, Any]) -> str:
+    if most["sm_mhz_min"] is None:
+        return NONE
+    return f"{most['sm_mhz_min']} to {most['sm_mhz_max']}"

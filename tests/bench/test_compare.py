@@ -1,0 +1,119 @@
+"""Two results beside each other: paired from raw lines, refused where the data differ, times only where they may be."""
+
+import json
+
+import numpy as np
+import pytest
+
+from bench import plan
+from bench.compare import compare
+from bench.compared import markdown
+from shipvlm.errors import InputError
+from tests.bench.made_run import CASE, accuracy_lines, made_plan, made_run, timing_lines, write_run
+
+COUNT = 80
+
+
+def result(folder, pace=0.5, drift=1.0, wrong=(), changed=None, data=None, lines=None, **fields):
+    """A run of a baseline, and graphs `pace` times as slow, on a machine `drift` times as slow; `fields`: its plan."""
+    made, _, records = made_run(COUNT)
+    data = records if data is None else data
+    described = {name: made.variants[name] for name in ("original", "onnx", "null")}
+    seed = int(100 * pace)
+    said = {
+        "original": timing_lines("original", drift, seed=seed) + accuracy_lines("original", data),
+        "onnx": timing_lines("onnx", pace * drift, seed=seed) + accuracy_lines("onnx", data, wrong),
+        "null": timing_lines("null", drift, seed=seed) + accuracy_lines("null", data),
+    }
+    write_run(folder, made_plan({**described, **(changed or {})}, data, **fields), said | (lines or {}))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory):
+    return result(tmp_path_factory.mktemp("first") / "result")
+
+
+def test_answers_are_paired_item_by_item(first, tmp_path):
+    found = compare(first, result(tmp_path / "b", wrong=range(0, 40)))
+    assert (found["items"], found["left"]["variant"]) == (COUNT, "onnx")
+    assert found["difference"]["all"]["value"] == pytest.approx(-0.5)
+    assert found["difference"]["all"]["word"] == "LOWER"
+    assert (found["flips"]["worse"]["count"], found["flips"]["better"]["count"]) == (40, 0)
+    back = compare(tmp_path / "b", first)
+    assert back["difference"]["all"]["word"] == "HIGHER"
+    json.dumps(found, allow_nan=False)
+
+
+def test_the_score_is_made_of_the_answer_and_not_read(first, tmp_path):
+    other = result(tmp_path / "b", wrong=range(0, 40))
+    path = plan.log(other, "onnx")
+    path.write_text(path.read_text().replace('"score":0.0', '"score":1.0'))
+    assert compare(first, other)["difference"]["all"]["value"] == pytest.approx(-0.5)
+
+
+def test_on_one_machine_the_word_is_of_what_changed_beside_the_baseline(first, tmp_path):
+    found = compare(first, result(tmp_path / "b", pace=0.4))["times"][CASE.name]
+    assert found["tpot"]["ratio"]["word"] == "FASTER"
+    assert found["tpot"]["ratio"]["value"] == pytest.approx(0.5 / 0.4, rel=0.03)
+    assert found["tpot"]["left"]["value"] / found["tpot"]["right"]["value"] == pytest.approx(0.5 / 0.4, rel=0.03)
+
+
+def test_a_machine_that_became_slower_is_not_a_variant_that_did(first, tmp_path):
+    found = compare(first, result(tmp_path / "b", pace=0.49, drift=1.1))["times"][CASE.name]["e2e"]["ratio"]
+    assert found["value"] == pytest.approx(1 / 1.08, rel=0.03)
+    assert found["word"] == "AMBIGUOUS"
+    assert np.log(found["null"]["value"]) == pytest.approx(np.log(1 / 1.1), abs=0.02)
+
+
+def test_on_two_machines_times_only_stand_beside_each_other(first, tmp_path):
+    machine = {**plan.read(first).machine, "cpu": "Another processor"}
+    found = compare(first, result(tmp_path / "b", pace=0.1, machine=machine))
+    compared = found["times"][CASE.name]["e2e"]
+    assert (compared["ratio"]["word"], compared["ratio"]["value"]) == ("AMBIGUOUS", None)
+    assert "cpu A processor and Another processor" in compared["ratio"]["reason"]
+    assert compared["right"]["value"] < compared["left"]["value"]
+    assert found["difference"]["all"]["word"] == "NO DIFFERENCE SEEN"
+    text = markdown(found)
+    assert "| AMBIGUOUS " in text
+    assert "- machine: cpu A processor and Another processor" in text
+
+
+def test_another_baseline_or_library_makes_times_ambiguous(first, tmp_path):
+    other = plan.read(first).variants["original"].model_copy(update={"digest": "1" * 64})
+    found = compare(first, result(tmp_path / "b", changed={"original": other}, libraries={"torch": "2.13.1"}))
+    assert "baseline: another digest" in found["differs"]
+    assert "library: torch 2.13.0 and 2.13.1" in found["differs"]
+    assert "library: onnxruntime 1.31.1 and nothing" in found["differs"]
+
+
+def test_data_that_differ_are_refused_by_name(first, tmp_path):
+    data = made_run(COUNT)[2]
+    with pytest.raises(InputError, match=f"{COUNT - 79} items are in .*result alone, the first {data[-1].id}"):
+        compare(first, result(tmp_path / "fewer", data=data[:-1]))
+    other = [data[0].model_copy(update={"image": data[4].image}), *data[1:]]
+    with pytest.raises(InputError, match=f"the picture of item {data[0].id} is not the same"):
+        compare(first, result(tmp_path / "picture", data=other))
+    other = [data[0].model_copy(update={"prompt": "what else"}), *data[1:]]
+    with pytest.raises(InputError, match=f"the prompt of item {data[0].id}"):
+        compare(first, result(tmp_path / "prompt", data=other))
+
+
+def test_what_one_was_cut_off_before_is_said(first, tmp_path):
+    data = made_run(COUNT)[2]
+    part = timing_lines("onnx") + accuracy_lines("onnx", data[:50])[:-1]
+    found = compare(first, result(tmp_path / "b", lines={"onnx": part}))
+    assert (found["items"], found["planned"]) == (50, COUNT)
+    assert f"50 of {COUNT} items were answered in both" in markdown(found)
+    with pytest.raises(InputError, match="no item was answered in both"):
+        compare(first, result(tmp_path / "c", lines={"onnx": timing_lines("onnx")}))
+
+
+def test_variants_are_chosen_by_name(first):
+    found = compare(first, first / "bench.json", "original", "onnx")
+    assert (found["left"]["variant"], found["right"]["variant"]) == ("original", "onnx")
+    assert found["times"][CASE.name]["e2e"]["ratio"]["word"] == "FASTER"
+    with pytest.raises(InputError, match="no variant 'int8', it has original, onnx, null"):
+        compare(first, first, "int8", None)
+    with pytest.raises(InputError, match="holds no run"):
+        compare(first.parent, first)

@@ -1,0 +1,150 @@
+"""Words, tables and Markdown: the same numbers as in the report, the verdict first."""
+
+import copy
+
+import pytest
+
+from bench import evidence, findings, gate, report, table, tables, words
+from shipvlm.recipe import GateSection
+from tests.bench.made_run import CASE, made_plan, made_report, made_run
+
+
+@pytest.fixture(scope="module")
+def made():
+    return made_report()
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.0004, "0.000"),
+        (0.4116, "0.412"),
+        (4.116, "4.12"),
+        (41.16, "41.2"),
+        (99.96, "100"),
+        (411.6, "412"),
+        (4116, "4116"),
+    ],
+)
+def test_three_digits_count(value, text):
+    assert words.number(value) == text
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(None, "-"), (0, "0.000 kB"), (7168, "7.17 kB"), (26.6e6, "26.6 MB"), (17.5e9, "17.5 GB"), (1.2e12, "1200 GB")],
+)
+def test_sizes_have_their_unit(count, text):
+    assert words.size(count) == text
+
+
+def test_what_is_too_little_is_said():
+    few = {"n": 12, "value": 0.5, "low": None, "high": None}
+    assert words.percent(few) == "50.0 INCONCLUSIVE (n=12)"
+    assert words.milliseconds(few) == "500"
+    assert words.percent(None) == words.ratio(None) == words.judged(None) == "-"
+    assert words.judged({**few, "value": None, "word": "AMBIGUOUS"}) == "AMBIGUOUS"
+    assert words.percent({"n": 40, "value": -0.0004, "low": -0.01, "high": 0.0}, signed=True) == "-0.0 [-1.0, +0.0]"
+
+
+def test_the_verdict_comes_first(made):
+    text = table.markdown(made)
+    assert text.startswith("**PASS**: onnx-w8a8-static holds what is asked of it against original.")
+    entry = made["variants"]["onnx-w8a8-static"]["ratio"][CASE.name]["ttft"]
+    row = next(line for line in text.splitlines() if line.startswith("| first token (TTFT), vqa-small"))
+    shown = f"{entry['value']:.2f}x [{entry['low']:.2f}, {entry['high']:.2f}]"
+    null = f"{entry['null']['value']:.2f}x [{entry['null']['low']:.2f}, {entry['null']['high']:.2f}]"
+    assert [cell.strip() for cell in row.split("|")[1:-1]] == ["first token (TTFT), vqa-small", "FASTER", shown, null]
+    assert made["command"] in text
+
+
+def test_every_table_is_square(made):
+    for line in table.markdown(made).split("\n\n"):
+        if line.startswith("|"):
+            assert len({row.count("|") for row in line.splitlines()}) == 1
+            assert len({len(row) for row in line.splitlines()}) == 1
+
+
+def test_deltas_have_a_row_a_variant(made):
+    found = tables.deltas(made)
+    assert [row.name for row in found.rows] == list(made["variants"])
+    cells = dict(zip(found.head, found.rows[3].cells, strict=True))
+    assert cells["files"] == "0.87x (27.0 MB)"
+    assert cells["answers worse / better"] == "1 / 0"
+    assert dict(zip(found.head, found.rows[1].cells, strict=True))["whole answer, vqa-small"] == "-"  # not timed
+    assert found.rows[0].cells[0] == tables.BASELINE
+
+
+def test_cells_cannot_break_a_table():
+    text = table.lined([["a|b", "c\nd"], ["e", "f"]])
+    assert text.splitlines()[0] == "| a\\|b | c d |"
+
+
+@pytest.mark.parametrize(
+    ("gates", "word", "part"),
+    [
+        ({"score": None}, "", "No gate is set"),
+        ({"size": 0.5}, "FAIL", "does not hold what is asked of it against original: size of the files"),
+        ({"score": 0.005}, "INCONCLUSIVE", "does not decide whether onnx-w8a8-static holds"),
+    ],
+)
+def test_headlines(gates, word, part):
+    found = _judged(gates)
+    assert findings.headline(found)[0] == word
+    assert part in findings.headline(found)[1]
+
+
+def _judged(gates):
+    judgement = gate.judge(made_report(), GateSection(**gates))
+    return made_report() | {"judgement": judgement.as_dict() if judgement else None}
+
+
+def test_every_gate_has_words():
+    gates = {
+        "score": 0.03, "score_by_task": {"ocr": 0.1}, "empty": 0.1, "unparsable": 0.1, "length": 0.1, "kl": 0.1,
+        "top1_agreement": 0.9, "ttft": 1.0, "tpot": 1.0, "e2e": 1.0, "cold_start": 1.0, "memory": 0.8, "size": 0.6,
+    }  # fmt: skip
+    assert gates.keys() == GateSection.model_fields.keys()
+    checks = findings.checks(_judged(gates))
+    assert len(checks) == len(gates)
+    assert [check["name"] for check in checks if "_" in check["name"]] == []
+    asked = {check["name"]: check["asked"] for check in checks}
+    assert asked["score all"] == "at most 3 points lower"
+    assert asked["score ocr"] == "at most 10 points lower"
+    assert asked["size of the files"] == "at most 0.6x the baseline's"
+    measured = {check["name"]: check["measured"] for check in checks}
+    assert measured["top-1 agreement"].startswith("97.7 [")
+
+
+def test_a_result_of_one_folder_compares_nothing(made):
+    alone = copy.deepcopy({**made, "candidate": "original", "judgement": None})
+    assert findings.headline(alone)[1] == "Only original was measured: nothing is compared."
+    assert "original against itself" not in table.verdict(alone)
+
+
+def test_the_tables_of_the_evidence(made):
+    fidelity = evidence.fidelity(made)
+    assert [row.name for row in fidelity.rows] == ["w8a8-static", "onnx", "onnx-w8a8-static", "null"]
+    assert "480 tokens" in fidelity.note
+    assert "lower bound" in fidelity.note
+    memory = evidence.memory(made)
+    assert "w8a8-static" not in [row.name for row in memory.rows]
+    assert "torch gave out" not in memory.head  # nothing is known of it
+    [fits] = evidence.fits(made)
+    assert fits.rows[2].cells == ("7.17 kB", "6,168 at once; one of 4,096 tokens (the model's own)")
+    [left_out] = evidence.disturbed(made)
+    assert left_out.startswith("onnx-w8a8-static, block 3, attempt 1: other processes took 40 %")
+    blocks = evidence.blocks(made)
+    assert dict(zip(blocks.head, blocks.rows[2].cells, strict=True))["clean blocks"] == "5 of 6"
+
+
+def test_times_alone_and_answers_alone_have_a_report():
+    made, lines, data = made_run()
+    for phase in ("timing", "accuracy"):
+        alone = made_plan(made.variants, data, phases=(phase,))
+        own = {name: [line for line in said if line.phase == phase] for name, said in lines.items()}
+        found = report.build(alone, own, data, GateSection())
+        assert found["complete"]
+        text = table.markdown(found)
+        assert ("whole answer" in text) == (phase == "timing")
+        assert ("score all, %" in text or "all, % of 160" in text) == (phase == "accuracy")
