@@ -1,9 +1,9 @@
-"""How fast `fetch.download`, which hashes every byte, is against huggingface_hub's own download of the same files.
+"""How fast `shipvlm fetch`, which hashes every byte, is against huggingface_hub's own download of the same files.
 
     python -m benchmarks.fetch_speed --folder /dev/shm
 
-A Hub on the loopback serves four large sparse files and twenty small ones from a process of its own, the large ones
-with 1 GB/s in all, in equal parts. Each download is a fresh process; the two take turns (ABBA), so that a machine that
+A Hub on the loopback serves a checkpoint with four large sparse shards from a process of its own, the shards with
+1 GB/s in all, in equal parts. Each download is a fresh process; the two take turns (ABBA), so that a machine that
 slows down does so for both. Every round gives one ratio of seconds.
 """
 
@@ -17,24 +17,23 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from random import Random
 from statistics import geometric_mean, median
 from time import perf_counter, process_time
 
-from fetch.download import download
-from fetch.hub import hub_source
+from shipvlm.cli import main as shipvlm
+from shipvlm.folder import WEIGHTS_INDEX
 from tests.fetch.fake_hub import FakeHub
+from tests.fetch.made_repository import repository
 from tests.fetch.serving import ALWAYS, Blob, Fault, blob
 
 REPO = "owner/large"
-SMALL = 20  # files
-SMALL_BYTES = 20_000
 
 
 def ours(url: str, folder: Path) -> None:
-    source = hub_source(url, None, False)
-    listing = source.list(REPO, None)
-    download(listing.files, [(source, listing)], folder, lambda path, count, size: None, print)
+    try:
+        shipvlm(["fetch", REPO, "--source", "hf", "--endpoint", url, "-o", str(folder)])
+    except SystemExit as stop:
+        assert not stop.code, stop.code
 
 
 def theirs(url: str, folder: Path) -> None:
@@ -73,7 +72,7 @@ def compare(work: Path, rounds: int, large: int, large_bytes: int, rate: float) 
         for _ in range(rounds):
             seconds: dict[str, float] = dict.fromkeys(CLIENTS, 0.0)
             for name in ("ours", "huggingface_hub", "huggingface_hub", "ours"):
-                run = one_run(name, url, work, [SMALL_BYTES] * SMALL + [large_bytes] * large)
+                run = one_run(name, url, work, [large_bytes] * large)
                 seconds[name] += run["seconds"]
                 gigabytes = large * large_bytes / 1e9 / run["seconds"]
                 print(f"{name:16} {run['seconds']:6.2f} s  {gigabytes:.2f} GB/s  CPU {run['cpu']:5.2f} s", flush=True)
@@ -95,8 +94,8 @@ def one_run(name: str, url: str, work: Path, expected: list[int]) -> dict[str, f
     }
     command = [sys.executable, "-m", "benchmarks.fetch_speed", "--client", name, url, "--folder", str(target)]
     run = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
-    sizes = [path.stat().st_size for path in target.iterdir() if path.is_file()]
-    assert sorted(sizes) == sorted(expected), sizes
+    sizes = [path.stat().st_size for path in target.glob("*.safetensors")]
+    assert sizes == expected, sizes
     shutil.rmtree(target)
     return dict(json.loads(run.stdout.splitlines()[-1]))
 
@@ -124,9 +123,10 @@ def serve(work: Path, large: int, large_bytes: int, rate: float) -> None:
     with sparse.open("wb") as file:
         file.truncate(large_bytes)
     one = blob(sparse)
-    files: dict[str, bytes | Path | Blob] = {f"model-{number}.safetensors": one for number in range(large)}
-    for number in range(SMALL):
-        files[f"part-{number}.json"] = Random(number).randbytes(SMALL_BYTES)
+    shards = {f"model-{number}.safetensors": one for number in range(large)}
+    small = {name: content for name, content in repository().items() if not name.endswith(".safetensors")}
+    index = {"metadata": {}, "weight_map": {f"tensor.{place}": name for place, name in enumerate(shards)}}
+    files: dict[str, bytes | Path | Blob] = {**small, **shards, WEIGHTS_INDEX: json.dumps(index).encode()}
     with FakeHub(files, REPO) as hub:
         if rate:
             hub.cdn.fail("*", Fault(rate=rate / large, times=ALWAYS))

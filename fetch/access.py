@@ -12,6 +12,7 @@ from urllib.parse import quote, urlsplit
 
 from fetch import messages_en, messages_zh
 from shipvlm.errors import ExecutionError, SetupError, ShipvlmError
+from shipvlm.words import plain
 
 Situation = Literal[
     "gated-no-token",
@@ -29,8 +30,8 @@ Situation = Literal[
 ]
 Language = Literal["en", "zh"]
 # What is known about ModelScope when another source refuses: the same bytes, other bytes, a repository of that name
-# (nothing to compare it with), none, or no answer.
-ModelScope = Literal["same", "different", "there", "not there", "not known"]
+# (nothing to compare it with), one without the revision, none, or no answer.
+ModelScope = Literal["same", "different", "there", "no revision", "not there", "not known"]
 Field = Literal[
     "source",  # the one that refuses: hf or modelscope
     "repo",
@@ -42,6 +43,7 @@ Field = Literal[
     "detail",  # what the library or the server said, one line, no token in it
     "wait",  # seconds until it answers again
     "files",  # that are missing, without a network
+    "kept",  # "yes" when something was fetched already
     "revisions",  # that there are
     "default_revision",  # name of the default branch there
     "default_commit",  # and where it stands
@@ -52,7 +54,8 @@ Field = Literal[
     "default_command",  # without --revision
     "public_command",  # without a token
     "mirror_command",  # the token goes to the mirror
-    "hub_command",  # no mirror
+    "hf_hub_command",  # no mirror
+    "modelscope_hub_command",
     "modelscope_command",
 ]
 FIELDS = get_args(Field)
@@ -112,8 +115,12 @@ class AccessError(ShipvlmError):
     def __init__(self, situation: Situation, **fields: str | None) -> None:
         if situation not in get_args(Situation) or (unknown := set(fields) - set(FIELDS)):
             raise TypeError(f"no such situation or field: {situation}, {sorted(unknown)}")
+        if situation == "offline" or fields.get("source") == "modelscope":
+            fields["modelscope"] = None  # it was not asked, or is the one that refuses
         self.situation = situation
-        self.fields = {name: _one_line(value, name.endswith("command")) for name, value in fields.items() if value}
+        self.fields = {
+            name: plain(value, None if name.endswith("command") else LONGEST) for name, value in fields.items() if value
+        }
         self.exit_code = EXIT_CODES.get(situation, type(self).exit_code)
         if situation == "unreachable" and "files" in self.fields:  # as for offline: this machine cannot complete them
             self.exit_code = SetupError.exit_code
@@ -141,7 +148,7 @@ def commands(
 ) -> dict[str, str]:
     """The fields with commands: this fetch again, and the same with one thing changed, as they are typed.
 
-    A revision or a token of one hub says nothing on the other, so `modelscope_command` has neither.
+    A revision or a token of one hub says nothing on the other, so commands for the other have neither.
     """
     common = ["shipvlm", "fetch", repo, *_option("-o", out), *_option("--lock", lock)]
     for pattern in include:
@@ -149,13 +156,20 @@ def commands(
     token, at = _option("--token-file", token_file), _option("--revision", revision)
     there = [*common, *_option("--source", None if source == "auto" else source), *_option("--endpoint", endpoint)]
     hub = "modelscope" if source == "modelscope" else "hf"
+    homes = {
+        f"{name}_hub_command": [
+            *(*common, "--source", name, "--endpoint", HUBS[name]["home"]),
+            *([*token, *at] if name == hub else []),
+        ]
+        for name in HUBS
+    }
     allow = [ALLOW] if allow_token else []
     named = {
         "command": [*there, *token, *allow, *at],
         "default_command": [*there, *token, *allow],
         "public_command": [*there, *at],
         "mirror_command": [*there, *token, ALLOW, *at],
-        "hub_command": [*common, "--source", hub, "--endpoint", HUBS[hub]["home"], *token, *at],
+        **homes,
         "modelscope_command": [*common, "--source", "modelscope"],
     }
     return {name: shlex.join(words) for name, words in named.items()} | ({"lock": str(lock)} if lock else {})
@@ -180,7 +194,7 @@ def language(asked: Language | None = None, environment: Mapping[str, str] = os.
 
 
 def text(error: AccessError, lang: Language) -> str:
-    """What happened, why, what to do next, and whether ModelScope has the same bytes. Commands stand on own lines."""
+    """What happened, why, what to do next, and whether ModelScope has the same weights. Commands stand on own lines."""
     words = TEXTS[lang]
     values = _values(error.fields, lang)
     lines = words.SITUATIONS[error.situation] + words.MODELSCOPE.get(error.fields.get("modelscope", ""), ())
@@ -199,6 +213,9 @@ def _values(fields: Mapping[str, str], lang: Language) -> dict[str, str]:
     hub = HUBS[source]
     endpoint = fields.get("endpoint", hub["home"])
     values = {"endpoint": endpoint, **commands(repo), **fields}
+    values["hub_command"] = values[f"{source}_hub_command"]
+    if "files" in values:
+        values["kept"] = "yes"
     if not is_own(source, endpoint):
         values["mirror"] = endpoint
     if not {"token_source", "withheld"} & set(fields):
@@ -212,9 +229,3 @@ def _values(fields: Mapping[str, str], lang: Language) -> dict[str, str]:
             token = words.TOKENS.get(fields[name], {"token": fields[name]})
             values |= {part: line.format_map(hub) for part, line in token.items()}
     return values
-
-
-def _one_line(value: str, whole: bool) -> str:
-    """What comes from outside, without line breaks and without what steers a terminal."""
-    shown = " ".join("".join(char if char.isprintable() else " " for char in value).split())
-    return shown if whole or len(shown) <= LONGEST else shown[:LONGEST] + "..."

@@ -6,6 +6,8 @@ from typing import Any
 import yaml
 from huggingface_hub.repocard import metadata_load
 
+from shipvlm.words import plain
+
 CARD = "README.md"
 LONGEST = 200  # characters of what a card says
 
@@ -21,7 +23,7 @@ def licence(folder: Path) -> str | None:
         card: dict[str, Any] = metadata_load(folder / CARD) or {}
     except (OSError, ValueError, yaml.YAMLError, RecursionError):
         return None
-    said, name, link = (_plain(card.get(key)) for key in ("license", "license_name", "license_link"))
+    said, name, link = (_words(card.get(key)) for key in ("license", "license_name", "license_link"))
     if said == "other" or not said:
         said = ": ".join(part for part in (said, name) if part)
     return (f"{said} ({link})" if said and link else said) or None
@@ -37,9 +39,8 @@ def licence_line(said: str | None, documents: list[str], folder: Path) -> str:
     return "licence: none, and no model card: nothing says that you may use it"
 
 
-def _plain(value: object) -> str:
-    """A word from outside without what steers a terminal or makes a second line."""
+def _words(value: object) -> str:
+    """A word or a list of words, as one."""
     words = value if isinstance(value, list) else [value]
     text = ", ".join(str(word) for word in words if isinstance(word, str | int | float))
-    shown = " ".join("".join(char if char.isprintable() else " " for char in text).split())
-    return shown[:LONGEST]
+    return plain(text, LONGEST)

@@ -18,6 +18,7 @@ from shipvlm.stages import Say
 
 # The Hub did not say no: it said nothing, so another source may be asked. Every other answer of it counts.
 SILENT = ("unreachable", "rate-limited")
+MISSING = {"not-found": "not there", "revision-not-found": "no revision"}  # a source that just does not have it
 PATIENCE = 10.0  # seconds that a second source has to answer once the first has
 PROBE_BYTES, PROBE_SECONDS = 8_000_000, 2.0
 WORTH_PROBING = 4 * PROBE_BYTES  # of what is left to fetch: less is there before two probes are
@@ -31,12 +32,15 @@ class Wanted:
     revision: str | None
     lock: Lock | None
     whole: bool = True  # the lock has all files, it is not that of a fetch on its way
+    going_on: bool = False  # the lock is that of what is there already: its commit counts, not what its branch is now
 
     def at(self, source: Source) -> str | None:
         """The revision to ask `source` for; what a lock says of one hub means nothing on another."""
-        if self.revision is None and self.lock and (self.lock.repo, self.lock.source) == (self.repo, source.name):
+        if self.lock is None or not (self.revision is None or self.going_on):
+            return self.revision
+        if (self.lock.repo, self.lock.source) == (self.repo, source.name):
             return self.lock.commit or self.lock.revision
-        return self.revision
+        return _named_anywhere(self.revision or self.lock.revision) if self.going_on else None
 
     @property
     def files(self) -> list[RemoteFile] | None:
@@ -76,7 +80,8 @@ def choose(wanted: Wanted, sources: Sequence[Source], say: Say) -> Choice:
             raise
         second = result(waiting)
         silent = isinstance(error, TransferError) or error.situation in SILENT
-        if silent and isinstance(second, Answer) and (wanted.lock or not is_commit(wanted.revision or "")):
+        settled = wanted.files is not None if wanted.lock else not is_commit(wanted.revision or "")
+        if silent and settled and isinstance(second, Answer):
             say(f"{first.label} does not answer ({briefly(error)}): taken from {second.label} alone")
             return Choice(second, None)
         raise with_second(error, second, wanted.files) from error
@@ -114,8 +119,12 @@ def _lagging(error: AccessError, repo: str, source: Source) -> AccessError:
 
 def _elsewhere(wanted: Wanted) -> Wanted:
     """The same of a second source: neither a commit nor the default branch of the first is one there."""
-    revision = wanted.revision or ""
-    return replace(wanted, revision=None if revision in ("", "main") or is_commit(revision) else revision)
+    return replace(wanted, revision=_named_anywhere(wanted.revision))
+
+
+def _named_anywhere(revision: str | None) -> str | None:
+    """A branch or a tag that may be on another hub too; None for a default branch and for a commit."""
+    return None if revision in (None, "", "main", "master") or is_commit(revision) else revision
 
 
 def with_second(
@@ -126,13 +135,15 @@ def with_second(
         return error
     if isinstance(second, Answer):
         seen = "there" if files is None else "different" if differences(files, second.listing) else "same"
+    elif isinstance(second, AccessError):
+        seen = MISSING.get(second.situation, "not known")
     else:
-        seen = "not there" if _is_missing(second) else "not known"
+        seen = "not known"
     return error.also(modelscope=seen)
 
 
 def _is_missing(error: ShipvlmError) -> bool:
-    return isinstance(error, AccessError) and error.situation in ("not-found", "revision-not-found")
+    return isinstance(error, AccessError) and error.situation in MISSING
 
 
 def briefly(error: ShipvlmError) -> str:

@@ -3,6 +3,7 @@
 One file that cannot be had does not keep the others from coming.
 """
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,14 +20,13 @@ from fetch.source import Listing, RemoteFile, Source
 from fetch.space import check_space
 from fetch.transfer import Mismatch, TransferError, fetch_file
 from shipvlm.errors import GateError, SetupError, ShipvlmError
-from shipvlm.lock import LockedFile, some
-from shipvlm.stages import Say
+from shipvlm.lock import LOCK, NAMED, QUARANTINE, LockedFile, some
+from shipvlm.stages import BytesProgress, Say
 
-BytesProgress = Callable[[str, int, int], None]  # path, bytes of it so far, its size
 Sources = Sequence[tuple[Source, Listing]]
 TRIES = 2  # of a file on one source
 REPORT_EVERY = 0.1  # seconds, for each file
-# The source refuses the person, not the request: no other source is asked in its place.
+# The source refuses the person, not the request: when it is the one that decides, no other is asked in its place.
 PERSONAL = {"gated-no-token", "gated-token-withheld", "gated-not-approved", "token-rejected", "disabled"}
 
 
@@ -36,14 +36,22 @@ class _Stopped(Exception):
 
 @dataclass
 class _Failure:
-    """Why no source gave a file: what each did, and the errors that say so to people. Were bytes wrong?"""
+    """Why no source gave a file: what each did, and the errors that say so to people."""
 
-    problems: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)  # as they are said while it goes on
     errors: list[ShipvlmError] = field(default_factory=list)
-    mismatch: bool = False
+    wrong: dict[str, list[str]] = field(default_factory=dict)  # what is wrong with bytes, and who gave them
+    others: list[str] = field(default_factory=list)  # problems other than wrong bytes
+    kept: bool = False  # wrong bytes are in the quarantine
 
     def __str__(self) -> str:
         return "; ".join(dict.fromkeys(self.problems))
+
+    def briefly(self) -> str:
+        """Who gave wrong bytes, without their sha256."""
+        parts = [f"{what} from {' and from '.join(dict.fromkeys(labels))}" for what, labels in self.wrong.items()]
+        kept = f" (kept in {QUARANTINE})" if self.kept else ""
+        return "; ".join([", ".join(parts) + kept, *dict.fromkeys(self.others)])
 
 
 def download(
@@ -119,23 +127,29 @@ class _Bringing:
                 try:
                     return self._fetch(file, source, listing)
                 except Mismatch as error:
-                    failure.mismatch = True
-                    failure.problems.append(f"{source.label}: {error}{self._set_aside(file)}")
-                except Again as error:
+                    aside = self._set_aside(file)
+                    failure.kept |= bool(aside)
+                    failure.wrong.setdefault(str(error).partition(" (")[0], []).append(source.label)
+                    failure.problems.append(f"{source.label}: {error}{aside}")
+                except (Again, Refused) as error:
                     failure.problems.append(f"{source.label}: {error}")
+                    failure.others.append(failure.problems[-1])
                     failure.errors.append(source.explain(listing, error))
-                    break  # it was asked often enough
-                except Refused as error:
-                    failure.problems.append(f"{source.label}: {error}")
-                    failure.errors.append(source.explain(listing, error))
-                    self._end_when_final(error, failure.errors[-1], tries_left)
+                    if isinstance(error, Again):
+                        break  # it was asked often enough
+                    self._end_when_final(source, error, failure.errors[-1], tries_left)
                 if tries_left:
                     self.say(f"{file.path}: {failure.problems[-1]}; asking again")
         return failure
 
-    def _end_when_final(self, refused: Refused, error: ShipvlmError, tries_left: int) -> None:
-        """Raise a refusal that all files would meet. A bare 403 is one when it is said twice: ModelScope errs."""
+    def _end_when_final(self, source: Source, refused: Refused, error: ShipvlmError, tries_left: int) -> None:
+        """Raise a refusal that all files would meet. A bare 403 is one when it is said twice: ModelScope errs.
+
+        One of ModelScope beside the Hub is none: the Hub, which decides what the bytes are, gives them too.
+        """
         if isinstance(error, AccessError) and error.situation in PERSONAL:
+            if source.name != "hf" and len(self.sources) > 1:
+                return
             final = not tries_left or refused.status != 403 or bool(refused.code or refused.said)
         else:
             final = not tries_left and refused.page and len(self.sources) == 1
@@ -172,10 +186,20 @@ class _Bringing:
 def _error(failures: Mapping[str, _Failure], sources: Sources, folder: Path) -> ShipvlmError:
     """One error for all files that did not come: wrong bytes before a network that gave up."""
     next_step = "What came is kept: run the same shipvlm fetch again, or take another --source or --endpoint"
-    if wrong := {path: str(failure) for path, failure in failures.items() if failure.mismatch}:
-        return GateError(f"{folder}: bytes that came are not the listed ones. {some(wrong)}. {next_step}")
+    if wrong := [f"{path}: {failure.briefly()}" for path, failure in failures.items() if failure.wrong]:
+        more = [f"and {len(wrong) - NAMED} more"] if len(wrong) > NAMED else []
+        lines = [f"{folder}: bytes that came are not the listed ones:", *wrong[:NAMED], *more, next_step]
+        if any(failure.kept for failure in failures.values()):
+            lines.append(f"Nothing needs the wrong bytes: rm -r {shlex.quote(str(folder / QUARANTINE))}")
+        return GateError("\n".join(lines))
     first = next(iter(failures.values())).errors[-1]
     if len(sources) == 1 and isinstance(first, AccessError):
-        return first
+        return first.also(kept="yes" if _something_came(folder) else None)
     problems = {path: str(failure) for path, failure in failures.items()}
     return TransferError(f"{folder}: not all files came. {some(problems)}. {next_step}")
+
+
+def _something_came(folder: Path) -> bool:
+    """Whether bytes of the checkpoint are in `folder`, in place or on their way."""
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name != LOCK)
+    return any(path.stat().st_size and QUARANTINE not in path.relative_to(folder).parts for path in files)

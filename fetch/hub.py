@@ -5,25 +5,27 @@ to wherever the next page is said to be, and ask HF_ENDPOINT, whatever the endpo
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import Any
-from urllib.parse import quote, urljoin
+from urllib.parse import quote, urlencode, urljoin
 
 from huggingface_hub import ModelInfo, RepoFile, is_offline_mode
 
 from fetch.access import HUBS, AccessError, is_own
-from fetch.listed import checked_files, checked_repo
+from fetch.listed import checked_files
 from fetch.refusal import explain
-from fetch.request import Refused, opened, read_json
+from fetch.request import Refused, opened, read_json, read_json_once
 from fetch.retry import Again, retrying
 from fetch.source import Listing, Place, RemoteFile, Source, SourceName
 from fetch.tokens import Token, checked_endpoint, sent_to
 from shipvlm.errors import ShipvlmError
 from shipvlm.lock import is_commit
+from shipvlm.repo import checked_repo
 
 HOME = HUBS["hf"]["home"]
 BRANCH = "main"
+BRIEF, NAMES = 3.0, 5  # seconds for a request that only makes an error better, and how many names it shows
 
 
 def hub_source(endpoint: str | None, token: Token | None, allow_token: bool) -> Source:
@@ -83,8 +85,7 @@ class HubSource:
             raise self.explain(listing, error) from None
 
     def _headers(self) -> dict[str, str]:
-        agent = {"User-Agent": f"shipvlm/{version('shipvlm')}"}
-        return agent | {"Authorization": f"Bearer {self._sent.value}"} if self._sent else agent
+        return _agent() | {"Authorization": f"Bearer {self._sent.value}"} if self._sent else _agent()
 
     def _info(self, repo: str, revision: str) -> ModelInfo:
         url = f"{self._at}/api/models/{repo}/revision/{quote(revision, safe='')}"
@@ -123,7 +124,28 @@ class HubSource:
         return target
 
     def _error(self, error: Again | Refused, repo: str, revision: str) -> ShipvlmError:
-        return explain(error, self.name, self.label, self._at, repo, revision, self._sent, self._withheld)
+        found = explain(error, self.name, self.label, self._at, repo, revision, self._sent, self._withheld)
+        if isinstance(found, AccessError) and found.situation == "not-found":
+            search = urlencode({"search": repo.rpartition("/")[2], "limit": NAMES})
+            return found.also(suggestions=self._names(f"/api/models?{search}", lambda found: [m["id"] for m in found]))
+        if isinstance(found, AccessError) and found.situation == "revision-not-found":
+            refs = f"/api/models/{repo}/refs"
+            return found.also(
+                revisions=self._names(refs, lambda said: [ref["name"] for ref in said["branches"] + said["tags"]])
+            )
+        return found
+
+    def _names(self, path: str, names: Callable[[Any], Sequence[str]]) -> str | None:
+        """Names for an error, None when they cannot be had: asked once, without the token."""
+        try:
+            answer, _ = read_json_once(Place(self._at + path, _agent()), BRIEF)
+            return ", ".join(names(answer)[:NAMES]) or None
+        except (Again, Refused, TypeError, KeyError):
+            return None
+
+
+def _agent() -> dict[str, str]:
+    return {"User-Agent": f"shipvlm/{version('shipvlm')}"}
 
 
 def _ask(place: Place) -> None:

@@ -12,12 +12,11 @@ from pathlib import Path
 from time import perf_counter
 
 from fetch.access import HUBS, AccessError
-from fetch.card import licence
+from fetch.card import LONGEST, licence
 from fetch.choose import Answer, Choice, Wanted, agreeing, faster_first, with_second
 from fetch.compare import as_remote, differences
-from fetch.download import BytesProgress
 from fetch.hub import HubSource
-from fetch.landing import set_aside
+from fetch.landing import below, set_aside
 from fetch.meter import Meter
 from fetch.needed import Needed, chosen_weights, likely, locked, needed
 from fetch.source import Listing, RemoteFile, Source
@@ -25,8 +24,9 @@ from fetch.space import check_space
 from fetch.there import There, check_same, freshness, lacking, look, right
 from shipvlm.errors import GateError
 from shipvlm.folder import WEIGHTS_INDEX, check_folder, check_side_files, make_folder
-from shipvlm.lock import ADAPTER_CONFIG, LOCK, UNFINISHED, Lock, LockedFile, some, strangers, write_lock
-from shipvlm.stages import Say
+from shipvlm.lock import ADAPTER_CONFIG, LOCK, QUARANTINE, UNFINISHED, Lock, LockedFile, some, strangers, write_lock
+from shipvlm.stages import BytesProgress, Say
+from shipvlm.words import plain
 
 Files = Sequence[RemoteFile]
 Hashed = dict[str, LockedFile]
@@ -78,7 +78,7 @@ def run(job: Job) -> Fetched:
         job.say(f"{job.out}: verifying the files that are there")
     elif there.lock:
         job.say(f"{job.out}: going on at commit {there.lock.commit}, where an earlier fetch ended")
-    kept, wrong = right(job.out, there)
+    kept, wrong = right(job.out, there, job.progress)
     if there.lock and there.finished and not wrong and set(job.include) <= set(there.lock.include):
         shutil.rmtree(job.out / UNFINISHED, ignore_errors=True)
         state = freshness(there.lock, job.sources)
@@ -109,11 +109,13 @@ def _fetch(job: Job, there: There, choice: Choice, kept: Hashed, start: float) -
     documents = {file.path for file in part.documents}
     lock = header.model_copy(
         update={
-            "licence": licence(job.out) or listing.licence,
+            "licence": plain(licence(job.out) or listing.licence or header.licence or "", LONGEST) or None,
             "files": {path: file for path, file in hashed.items() if path not in documents},
             "documents": {path: file for path, file in hashed.items() if path in documents},
         }
     )
+    if not there.finished:
+        _set_others_aside(job, hashed)
     write_lock(lock, job.out / LOCK)
     shutil.rmtree(job.out / UNFINISHED)
     terms = HUBS[listing.source]["page"].format(repo=listing.repo) if listing.gated else None
@@ -122,28 +124,42 @@ def _fetch(job: Job, there: There, choice: Choice, kept: Hashed, start: float) -
 
 def _ask(job: Job, there: There, wrong: dict[str, str]) -> Choice:
     """The listing, at the commit that is pinned already. Raises `GateError` when its files are not the locked ones."""
-    lock, whole = there.lock or job.lock, there.finished or there.lock is None
+    if there.lock and (there.finished or job.lock is None):
+        wanted = Wanted(job.repo, job.revision, there.lock, whole=there.finished, going_on=True)
+    else:
+        wanted = Wanted(job.repo, job.revision, job.lock)
     try:
-        choice = job.ask(Wanted(job.repo, None if there.lock else job.revision, lock, whole))
+        choice = job.ask(wanted)
     except AccessError as error:
         raise error.also(files=lacking(job.out, there, wrong)) from error
     locks = {"the lock that was given": job.lock, "its own lock": job.origin, f"what {job.out} has of it": there.lock}
     for name, lock in locks.items():
         if lock and (other := differences(as_remote(lock.files), choice.first.listing)):
-            raise GateError(_other_bytes(choice, lock, name, other))
+            raise GateError(_other_bytes(job, choice, lock, name, other))
     return choice
 
 
-def _other_bytes(choice: Choice, lock: Lock, name: str, other: dict[str, str]) -> str:
+def _other_bytes(job: Job, choice: Choice, lock: Lock, name: str, other: dict[str, str]) -> str:
     listing, label = choice.first.listing, choice.first.label
     said = f"{label}: other files than {name}: {some(other)}"
     if listing.source == "folder":
         return f"{said}. Take another copy of it"
-    if listing.commit and lock.commit and lock.source == listing.source:
-        said += f". {listing.revision} is commit {listing.commit} there, the lock says {lock.commit}"
+    again = f"shipvlm fetch {job.repo} -o {job.out}" + (" --lock FILE" if job.lock else "")
     if isinstance(choice.second, Answer) and not differences(as_remote(lock.files), choice.second.listing):
-        return f"{said}. {choice.second.label} has the locked files: fetch with --source modelscope"
-    return f"{said}. A branch that moved, or a mirror that lags: give --revision, or another --endpoint or --source"
+        return f"{said}. {choice.second.label} has the locked files: {again} --source modelscope"
+    if lock.source == "folder":
+        return f"{said}. The lock is that of a folder: shipvlm fetch path/to/folder -o {job.out}"
+    if lock.source != listing.source:
+        return f"{said}. The lock is not from there: {again} --source {lock.source}"
+    if lock.commit is None:
+        elsewhere = "hf" if listing.source == "modelscope" else "modelscope"
+        return f"{said}. The lock has no commit, and what is there changed since: {again} --source {elsewhere}"
+    if listing.commit != lock.commit:
+        said += f". {listing.revision} is commit {listing.commit} there, the lock says {lock.commit}"
+        return f"{said}: it moved on. Without --revision the locked commit is asked for: {again} --source {lock.source}"
+    home = HUBS[listing.source]["home"]
+    said += f". It is no copy of commit {lock.commit}, though it says so"
+    return f"{said}: {again} --source {lock.source} --endpoint {home}"
 
 
 def _bring(
@@ -154,7 +170,8 @@ def _bring(
     pins = [lock for lock in (job.lock, there.lock) if lock]
     small = [file for file in (*part.side, *part.documents) if file.path not in kept]
     check_space([*small, *(file for file in likely(part) if file.path not in kept)], out)
-    make_folder(out / UNFINISHED)
+    make_folder(out)
+    below(out, f"{UNFINISHED}/{LOCK}")
     _write_unfinished(job, there, header, _known(part.side))
     answers = agreeing(choice, part.side, say)
     hashed = kept | job.bring(meter.announced(small), answers, meter)
@@ -200,6 +217,14 @@ def _write_unfinished(job: Job, there: There, header: Lock, files: Hashed) -> No
     """Say that the folder is not complete, and what is known of it. One that is mended keeps what it has."""
     lock = there.lock if there.finished and there.lock else header.model_copy(update={"files": files, "documents": {}})
     write_lock(lock, job.out / UNFINISHED / LOCK)
+
+
+def _set_others_aside(job: Job, hashed: Hashed) -> None:
+    """What an earlier attempt brought and this one does not want, as for another --include, does not stay."""
+    for path in sorted(path for path in job.out.rglob("*") if path.is_symlink() or path.is_file()):
+        name = path.relative_to(job.out).as_posix()
+        if name not in hashed and name.partition("/")[0] not in (UNFINISHED, QUARANTINE, LOCK):
+            job.say(f"{name}: is not asked for any more; set aside as {set_aside(job.out, name).relative_to(job.out)}")
 
 
 def _known(files: Files) -> Hashed:

@@ -1,31 +1,35 @@
-"""Where the files of a fetch lie in its folder: on their way, set aside, in place; never outside of it.
+"""Makes sure that a fetch writes in its own folder alone, and overwrites nothing: a place for what is on its way,
+for what is set aside, for what is right.
 
 A link on the way is refused and not followed: somebody else may have put it there.
 """
 
-from itertools import count
+import filecmp
 from pathlib import Path
 
 from shipvlm.errors import InputError
 from shipvlm.lock import QUARANTINE, UNFINISHED, safe_path
 
+KEPT = 2  # wrong copies of one file
+
 
 def final_path(folder: Path, path: str) -> Path:
     """Where the file belongs. Its parents are made. Raises `InputError` when that leaves `folder`, or is no file."""
-    return _plain_file(_below(folder, _safe(path)))
+    return _plain_file(below(folder, _safe(path)))
 
 
 def part_path(folder: Path, path: str) -> Path:
     """Where the bytes of the file go until all are there. Its parents are made. Raises as `final_path` does."""
-    return _plain_file(_below(folder, f"{UNFINISHED}/{_safe(path)}.part"))
+    return _plain_file(below(folder, f"{UNFINISHED}/{_safe(path)}.part"))
 
 
 def set_aside(folder: Path, path: str) -> Path:
     """Move the wrong file `path` of `folder` to its quarantine and return where it is now. A link is moved itself.
 
+    Of one file the last two are kept, and the same bytes once.
     Raises `InputError` as `final_path` does.
     """
-    return _quarantined(folder, path, _below(folder, _safe(path)))
+    return _quarantined(folder, path, below(folder, _safe(path)))
 
 
 def set_part_aside(folder: Path, path: str) -> Path:
@@ -34,11 +38,18 @@ def set_part_aside(folder: Path, path: str) -> Path:
 
 
 def _quarantined(folder: Path, path: str, source: Path) -> Path:
-    for number in count(1):
-        target = _below(folder, f"{QUARANTINE}/{path}.{number}")
-        if not (target.exists() or target.is_symlink()):
-            break
-    return source.rename(target)
+    place = below(folder, f"{QUARANTINE}/{path}")
+    ends = {entry: entry.name.removeprefix(f"{place.name}.") for entry in place.parent.iterdir()}
+    numbered = {int(end): entry for entry, end in ends.items() if end.isdecimal() and entry.name != end}
+    earlier = [entry for _, entry in sorted(numbered.items()) if entry.is_symlink() or not entry.is_dir()]
+    for copy in earlier:
+        if not (copy.is_symlink() or source.is_symlink()) and filecmp.cmp(copy, source, shallow=False):
+            source.unlink()
+            return copy
+    target = source.rename(place.with_name(f"{place.name}.{max(numbered, default=0) + 1}"))
+    for copy in earlier[: 1 - KEPT]:
+        copy.unlink()
+    return target
 
 
 def _safe(path: str) -> str:
@@ -48,7 +59,7 @@ def _safe(path: str) -> str:
         raise InputError(f"{error}; fetch from another source") from error
 
 
-def _below(folder: Path, relative: str) -> Path:
+def below(folder: Path, relative: str) -> Path:
     """`folder/relative`, with the folders on the way made."""
     *parents, name = relative.split("/")
     place = folder

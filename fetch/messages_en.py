@@ -144,7 +144,8 @@ SITUATIONS: dict[str, tuple[Line, ...]] = {
         ("", "{where} asks to wait: too many requests from this address or account."),
         ("wait", "It answers again in {wait} s."),
         ("no wait", "It does not say for how long; limits are often counted over some minutes."),
-        ("", "What was fetched is kept. Wait, then go on with:"),
+        ("kept", "What was fetched is kept."),
+        ("", "Wait, then:"),
         ("", "    {command}"),
         ("anonymous, no mirror", "An account has a higher limit than none:"),
         ("anonymous, no mirror", "    {login}"),
@@ -161,7 +162,8 @@ SITUATIONS: dict[str, tuple[Line, ...]] = {
     "unreachable": (
         ("", "{where} cannot be reached: {detail}"),
         ("files", "Missing: {files}"),
-        ("", "What was fetched is kept. In this order:"),
+        ("kept", "What was fetched is kept."),
+        ("", "In this order:"),
         ("", "- Can this machine reach it at all? Behind a proxy, set HTTPS_PROXY (and NO_PROXY)."),
         ("", "    {reach}"),
         ("", "- A certificate that is not accepted: put the path of the proxy's CA certificate into SSL_CERT_FILE."),
@@ -173,7 +175,7 @@ SITUATIONS: dict[str, tuple[Line, ...]] = {
 SAME_TERMS = "The model's licence binds you there too."
 MODELSCOPE: dict[str, tuple[Line, ...]] = {
     "same": (
-        ("", "ModelScope has the same bytes (every sha256 is equal). " + SAME_TERMS),
+        ("", "ModelScope has the same weights (every sha256 that both list is equal). " + SAME_TERMS),
         ("", "    {modelscope_command}"),
     ),
     "different": (("", "ModelScope has a model of this name with other bytes: it is no replacement."),),
@@ -182,6 +184,7 @@ MODELSCOPE: dict[str, tuple[Line, ...]] = {
         ("", "compare them with; a checkpoint.lock.json given with --lock would settle it. " + SAME_TERMS),
         ("", "    {modelscope_command}"),
     ),
+    "no revision": (("", "ModelScope has a model of this name, but not this revision."),),
     "not there": (("", "ModelScope has no model of this name."),),
     "not known": (("", "Whether ModelScope has it is not known: ModelScope did not answer."),),
 }

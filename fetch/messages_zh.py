@@ -139,7 +139,8 @@ SITUATIONS: dict[str, tuple[Line, ...]] = {
         ("", "请求太频繁，当前 IP 或账号已被{where} 限流。"),
         ("wait", "{wait} 秒后恢复。"),
         ("no wait", "服务器没有说明要等多久；限流通常按几分钟的窗口计算。"),
-        ("", "已下载的内容会保留。稍后继续："),
+        ("kept", "已下载的内容会保留。"),
+        ("", "稍后再执行："),
         ("", "    {command}"),
         ("anonymous, no mirror", "登录后的限额比匿名访问高："),
         ("anonymous, no mirror", "    {login}"),
@@ -156,7 +157,8 @@ SITUATIONS: dict[str, tuple[Line, ...]] = {
     "unreachable": (
         ("", "连接不上{where}：{detail}"),
         ("files", "缺少：{files}"),
-        ("", "已下载的内容会保留。请依次检查："),
+        ("kept", "已下载的内容会保留。"),
+        ("", "请依次检查："),
         ("", "- 本机能否访问这个地址？需要代理时设置 HTTPS_PROXY（以及 NO_PROXY）。"),
         ("", "    {reach}"),
         ("", "- 证书校验失败：用 SSL_CERT_FILE 指定代理的 CA 证书路径。"),
@@ -168,7 +170,7 @@ SITUATIONS: dict[str, tuple[Line, ...]] = {
 SAME_TERMS = "在那里下载同样要遵守模型的许可证。"
 MODELSCOPE: dict[str, tuple[Line, ...]] = {
     "same": (
-        ("", "魔搭 ModelScope 上有完全相同的文件（sha256 全部一致）。" + SAME_TERMS),
+        ("", "魔搭 ModelScope 上有相同的权重（两边都给出 sha256 的文件全部一致）。" + SAME_TERMS),
         ("", "    {modelscope_command}"),
     ),
     "different": (("", "魔搭 ModelScope 上有同名模型，但文件内容不同，不能替代。"),),
@@ -177,6 +179,7 @@ MODELSCOPE: dict[str, tuple[Line, ...]] = {
         ("", "用 --lock 指定一份 checkpoint.lock.json 就能确认。" + SAME_TERMS),
         ("", "    {modelscope_command}"),
     ),
+    "no revision": (("", "魔搭 ModelScope 上有同名模型，但没有这个版本。"),),
     "not there": (("", "魔搭 ModelScope 上没有同名模型。"),),
     "not known": (("", "魔搭 ModelScope 没有响应，无法确认那里有没有这个模型。"),),
 }

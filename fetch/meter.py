@@ -4,9 +4,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from threading import Lock
 
-from fetch.download import BytesProgress
 from fetch.source import RemoteFile
 from fetch.space import bytes_to_come
+from shipvlm.stages import BytesProgress
 
 
 class Meter:

@@ -9,24 +9,15 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from fetch.source import Listing, RemoteFile
-from shipvlm.artifact import MANIFEST
+from shipvlm.data_files import is_document, is_pickle, refused
 from shipvlm.errors import InputError
-from shipvlm.folder import GRAPHS, SIDE_FILES, WEIGHTS, WEIGHTS_INDEX
-from shipvlm.lock import ADAPTER_CONFIG, ADAPTER_WEIGHTS, NAMED, Lock, safe_path
+from shipvlm.folder import SIDE_FILES, WEIGHTS, WEIGHTS_INDEX
+from shipvlm.lock import ADAPTER_CONFIG, ADAPTER_WEIGHTS, Lock, safe_path, some
 
-DOCUMENT = re.compile(r"readme\.md|(licen[cs]e|notice|use_policy)([._-][a-z0-9._-]*)?", re.IGNORECASE)
-TEXT = ("", ".md", ".txt", ".rst")
-# What --include may name: data that nothing runs.
-DATA = (
-    *(".safetensors", ".json", ".jsonl", ".jinja", ".yaml", ".yml", ".csv", ".tsv", ".parquet", ".model", ".tiktoken"),
-    *(".md", ".txt", ".rst", ".pdf", ".png", ".jpg", ".jpeg", ".webp", ".gif", ".mp4"),
-)
-PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".msgpack", ".h5")
 CONVENTION = re.compile(r"(adapter_)?model(-\d+-of-\d+)?\.safetensors")
-OURS = (MANIFEST, GRAPHS)  # files by which a folder says that shipvlm built it
 
 
 @dataclass(frozen=True)
@@ -47,8 +38,6 @@ def needed(listing: Listing, include: Sequence[str] = ()) -> Needed:
     that fits nothing, or a file that is neither text, pictures nor safetensors.
     """
     top = {file.path: file for file in listing.files}
-    if len(top) < len(listing.files):
-        raise InputError(f"{listing.repo}: its list has a path twice; try another --source or --endpoint")
     adapter = ADAPTER_CONFIG in top and not {WEIGHTS, WEIGHTS_INDEX} & set(top)
     if adapter:
         weights = [ADAPTER_WEIGHTS]
@@ -60,7 +49,7 @@ def needed(listing: Listing, include: Sequence[str] = ()) -> Needed:
         raise _no_weights(listing)
     named = included(listing, include)
     side = [path for path in (*SIDE_FILES, WEIGHTS_INDEX, ADAPTER_CONFIG) if path in top]
-    documents = [path for path in top if _is_document(path)]
+    documents = [path for path in top if is_document(path)]
     return Needed(
         side=_files(top, [*side, *(path for path in named if not _is_weights(path))]),
         documents=_files(top, [path for path in documents if path not in named]),
@@ -77,7 +66,7 @@ def locked(listing: Listing, lock: Lock) -> Needed:
     weights = tuple(file for file in files if _is_weights(file.path))
     return Needed(
         side=tuple(file for file in files if file not in weights),
-        documents=_files(top, [path for path in top if _is_document(path) and path not in lock.files]),
+        documents=_files(top, [path for path in top if is_document(path) and path not in lock.files]),
         weights=weights,
         asked=weights,
         adapter=ADAPTER_CONFIG in lock.files and not {WEIGHTS, WEIGHTS_INDEX} & set(lock.files),
@@ -92,24 +81,10 @@ def included(listing: Listing, patterns: Iterable[str]) -> list[str]:
         if not fitting:
             raise InputError(f"--include {pattern}: fits no file of {listing.repo}; see its files on its page")
         for path in fitting:
-            if problem := _refused(path):
+            if problem := refused(path) if _is_safe(path) else "does not stay inside the folder":
                 raise InputError(f"--include {pattern}: {path!r} {problem}; give a pattern without it")
         found |= dict.fromkeys(fitting)
     return list(found)
-
-
-def _refused(path: str) -> str | None:
-    """Why a file is not fetched though a pattern names it."""
-    if not _is_safe(path):
-        return "does not stay inside the folder"
-    suffix = PurePosixPath(path).suffix.lower()
-    if suffix in PICKLES:
-        return "is a format that can run code when it is loaded (pickle and the like), and is never fetched"
-    if path in OURS:
-        return "has a name by which a folder says that shipvlm built it"
-    if suffix not in DATA and not _is_document(PurePosixPath(path).name):
-        return f"is none of the data that is fetched ({', '.join(DATA)})"
-    return None
 
 
 def likely(choice: Needed) -> list[RemoteFile]:
@@ -130,18 +105,14 @@ def chosen_weights(listing: Listing, choice: Needed, index: Path) -> tuple[Remot
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{listing.repo}: its {WEIGHTS_INDEX} has no weight_map; try another revision") from error
     there = {file.path: file for file in choice.weights}
-    if absent := [str(name) for name in names if name not in there]:
+    if absent := [ascii(str(name))[1:-1] for name in names if name not in there]:
         raise InputError(
-            f"{listing.repo}: {WEIGHTS_INDEX} names {_some(absent)}, which its list does not have as safetensors "
+            f"{listing.repo}: {WEIGHTS_INDEX} names {some(absent)}, which its list does not have as safetensors "
             f"(commit {listing.commit}): the repository is not complete there; try another --revision or --source"
         )
     if not names:
         raise InputError(f"{listing.repo}: its {WEIGHTS_INDEX} names no weights; try another revision")
     return tuple(dict.fromkeys((*_files(there, names), *choice.asked)))
-
-
-def _is_document(name: str) -> bool:
-    return bool(DOCUMENT.fullmatch(name)) and PurePosixPath(name).suffix.lower() in TEXT
 
 
 def _is_weights(path: str) -> bool:
@@ -156,10 +127,10 @@ def _is_safe(path: str) -> bool:
 
 
 def _no_weights(listing: Listing) -> InputError:
-    pickles = [file.path for file in listing.files if PurePosixPath(file.path).suffix.lower() in PICKLES]
+    pickles = [file.path for file in listing.files if is_pickle(file.path)]
     if pickles:
         return InputError(
-            f"{listing.repo}: its weights are pickle files ({_some(pickles)}), which can run code when they are "
+            f"{listing.repo}: its weights are pickle files ({some(pickles)}), which can run code when they are "
             "loaded, and are never fetched; look for a repository or a revision with safetensors"
         )
     return InputError(
@@ -170,8 +141,3 @@ def _no_weights(listing: Listing) -> InputError:
 
 def _files(there: dict[str, RemoteFile], paths: Iterable[str]) -> tuple[RemoteFile, ...]:
     return tuple(there[path] for path in dict.fromkeys(paths))
-
-
-def _some(paths: Sequence[str]) -> str:
-    more = f" and {len(paths) - NAMED} more" if len(paths) > NAMED else ""
-    return ", ".join(ascii(path)[1:-1] for path in paths[:NAMED]) + more

@@ -21,6 +21,7 @@ from urllib3.exceptions import HTTPError, NameResolutionError, ReadTimeoutError
 
 from fetch.retry import STATUSES, Again, retry_after, retrying
 from fetch.source import Place
+from shipvlm.errors import InputError
 
 CONNECT, SILENCE = 10.0, 30.0  # seconds until a connection stands, and without a byte on it
 REDIRECTS = 10
@@ -44,16 +45,21 @@ class Refused(Exception):
 
 
 @contextmanager
-def opened(place: Place, start: int = 0, stop: int | None = None) -> Iterator[requests.Response]:
+def opened(
+    place: Place, start: int = 0, stop: int | None = None, silence: float | None = None
+) -> Iterator[requests.Response]:
     """Ask for `place`, from byte `start` to before byte `stop`: the answer (2xx or 416), its body not yet read.
 
-    Raises `Again` for what may pass (also while the body is read inside the `with`) and `Refused` for what does not.
+    `silence`: seconds to wait for a connection and for each byte, when it is not the usual time.
+    Raises `Again` for what may pass (also while the body is read inside the `with`) and `Refused` for what does not,
+    and `InputError` when the certificates that the environment names are not there.
     """
+    timeout = (silence or CONNECT, silence or SILENCE)
     asked = {} if start == 0 and stop is None else {"Range": f"bytes={start}-{'' if stop is None else stop - 1}"}
     response = None
     try:
         try:
-            response = _follow(place, {"Accept-Encoding": "identity", **asked})
+            response = _follow(place, {"Accept-Encoding": "identity", **asked}, timeout)
         except requests.RequestException:
             raise
         except ValueError:  # of urllib, by way of requests
@@ -76,7 +82,7 @@ def read_json(place: Place, passing: Collection[int] = ()) -> tuple[Any, str | N
 
     def attempt() -> tuple[Any, str | None]:
         try:
-            return _read_json(place)
+            return read_json_once(place)
         except Refused as error:
             if error.status in passing and not error.page:
                 raise Again(f"it answers with HTTP {error.status}", error.status) from None
@@ -85,9 +91,10 @@ def read_json(place: Place, passing: Collection[int] = ()) -> tuple[Any, str | N
     return retrying()(attempt)
 
 
-def _read_json(place: Place) -> tuple[Any, str | None]:
+def read_json_once(place: Place, silence: float | None = None) -> tuple[Any, str | None]:
+    """`read_json` that does not ask again: the first `Again` passes through. `silence` as for `opened`."""
     body = bytearray()
-    with opened(place) as response:
+    with opened(place, silence=silence) as response:
         for part in response.iter_content(1 << 16):
             body += part
             if len(body) > LONGEST_LIST:
@@ -104,7 +111,7 @@ def origin(url: str) -> tuple[str, str | None, int | None]:
     return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
 
 
-def _follow(place: Place, headers: Mapping[str, str]) -> requests.Response:
+def _follow(place: Place, headers: Mapping[str, str], timeout: tuple[float, float]) -> requests.Response:
     url = place.url
     for _ in range(REDIRECTS):
         own = place.headers if origin(url) == origin(place.url) else {}
@@ -113,7 +120,7 @@ def _follow(place: Place, headers: Mapping[str, str]) -> requests.Response:
             headers={**own, **headers},
             allow_redirects=False,
             stream=True,
-            timeout=(CONNECT, SILENCE),
+            timeout=timeout,
             proxies=get_environ_proxies(url),
             verify=_certificates(),
         )
@@ -174,4 +181,9 @@ def _session() -> requests.Session:
 
 
 def _certificates() -> str | bool:
-    return os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("SSL_CERT_FILE") or True
+    for name in ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"):
+        if path := os.environ.get(name):
+            if not os.path.exists(path):
+                raise InputError(f"{name}: there is no {path}; set it to the file of the CA certificates, or unset it")
+            return path
+    return True

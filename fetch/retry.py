@@ -26,13 +26,13 @@ class Again(Exception):
         self.reached = reached  # a connection stood
 
 
-def retrying(attempts: int | None = None) -> Retrying:
+def retrying() -> Retrying:
     """`retrying()(function, *arguments)` calls it until it raises something else than `Again`, or returns.
 
     The last `Again` passes through when the attempts are used up, or the server asks for too long a wait.
     The wait grows with each attempt and is random (full jitter), so that many files do not come back at once.
     """
-    ended = stop_after_attempt(attempts or ATTEMPTS)
+    ended = stop_after_attempt(ATTEMPTS)
     return Retrying(
         retry=retry_if_exception_type(Again),
         stop=lambda state: ended(state) or (_after(state) or 0) > LONGEST_WAIT,

@@ -1,4 +1,8 @@
-"""ModelScope. Its list has the sha256 of every file, and its commit where it says one."""
+"""ModelScope. Its list has the sha256 of every file, and its commit where it says one.
+
+The lists are asked for by `fetch.request`, which bounds the time and decides where a token goes, and reads the commit
+that modelscope's HubApi drops; the libraries give models of answers (huggingface_hub), stored logins and conventions.
+"""
 
 import os
 from collections.abc import Collection
@@ -9,14 +13,15 @@ from urllib.parse import urlencode
 from huggingface_hub import is_offline_mode
 
 from fetch.access import AccessError, is_own
-from fetch.listed import checked_files, checked_repo
+from fetch.listed import checked_files
 from fetch.refusal import explain
 from fetch.request import Refused, read_json
 from fetch.retry import Again
 from fetch.source import Listing, Place, RemoteFile, Source, SourceName
 from fetch.tokens import Token, checked_endpoint, sent_to
-from shipvlm.errors import ShipvlmError
+from shipvlm.errors import InputError, ShipvlmError
 from shipvlm.lock import is_commit
+from shipvlm.repo import checked_repo
 
 SITES = ("https://modelscope.cn", "https://modelscope.ai")  # asked in this order
 BRANCH = "master"
@@ -35,7 +40,10 @@ class ModelScopeSource:
 
     def __init__(self, endpoint: str | None, token: Token | None, allow_token: bool) -> None:
         named = endpoint or os.environ.get("MODELSCOPE_ENDPOINT")
-        self.endpoint = checked_endpoint(named) if named else None
+        try:
+            self.endpoint = checked_endpoint(named) if named else None
+        except InputError as error:
+            raise error if endpoint else InputError(f"MODELSCOPE_ENDPOINT: {error}") from error
         site = self.endpoint or SITES[0]
         self.label = "ModelScope" if is_own("modelscope", site) else f"ModelScope at {site}"
         sent = sent_to(site, "modelscope", allow_token)
@@ -52,7 +60,8 @@ class ModelScopeSource:
             try:
                 return self._listing(site, checked_repo(repo), wanted)
             except (Again, Refused) as error:
-                if site != sites[-1] and isinstance(error, Refused) and error.status == 404:
+                missing = isinstance(error, Refused) and error.status == 404 and error.code != "RevisionNotFound"
+                if missing and site != sites[-1]:
                     continue
                 raise self._error(error, site, repo, wanted) from None
         raise AssertionError("the last site either lists or raises")

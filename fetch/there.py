@@ -1,4 +1,7 @@
-"""What is in the folder already: nothing, a fetch that was broken off, or a checkpoint with its lock."""
+"""What is in the folder already: nothing, a fetch that was broken off, or a checkpoint with its lock.
+
+It decides whether a fetch begins, goes on, mends or keeps, and whether it may write there at all.
+"""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -7,7 +10,8 @@ from pathlib import Path
 from fetch.choose import Answer, Wanted, ask, briefly, in_background, result
 from fetch.source import Source
 from shipvlm.errors import GateError, InputError
-from shipvlm.lock import LOCK, NAMED, QUARANTINE, UNFINISHED, Lock, LockedFile, differences, is_commit, read_lock, some
+from shipvlm.lock import LOCK, QUARANTINE, UNFINISHED, Lock, LockedFile, differences, is_commit, read_lock, some
+from shipvlm.stages import BytesProgress
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,8 @@ class There:
 
 def look(out: Path) -> There:
     """What is in `out`. Raises `InputError` for a folder with other things, and for a lock that cannot be read."""
+    if (out / UNFINISHED).is_symlink():
+        raise InputError(f"{out / UNFINISHED}: is a link, and a fetch would write to where it points; remove it")
     for path in (out / LOCK, out / UNFINISHED / LOCK):
         if path.is_file():
             try:
@@ -55,15 +61,14 @@ def check_same(there: Lock, repo: str, revision: str | None, given: Lock | None,
 def lacking(out: Path, there: There, wrong: Collection[str]) -> str | None:
     """The files that a fetch would bring, in words; None where they are not known."""
     names = [path for path in there.files if path in wrong or not (out / path).is_file()]
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more or None
+    return some(names) or None
 
 
-def right(out: Path, there: There) -> tuple[dict[str, LockedFile], dict[str, str]]:
+def right(out: Path, there: There, progress: BytesProgress) -> tuple[dict[str, LockedFile], dict[str, str]]:
     """Files of a finished folder that are as locked, and {path: what is wrong} of the others: all are hashed."""
     if not (there.lock and there.finished):
         return {}, {}
-    wrong = differences(out, there.lock)
+    wrong = differences(out, there.lock, progress)
     return {path: file for path, file in there.files.items() if path not in wrong}, wrong
 
 

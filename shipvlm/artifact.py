@@ -12,12 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from shipvlm.errors import GateError, InputError
-from shipvlm.folder import SIDE_FILES, WEIGHTS_INDEX, weight_files
-from shipvlm.lock import check_finished, check_table
+from shipvlm.folder import MANIFEST, SIDE_FILES, WEIGHTS_INDEX, weight_files
+from shipvlm.lock import check_finished, check_table, some
 
-MANIFEST = "manifest.json"
 SCHEMA_VERSION = 1
-NAMED = 5  # files that an error lists
 
 
 def write_manifest(folder: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -67,7 +65,7 @@ def verify(folder: Path) -> dict[str, Any]:
         "not in the manifest": [name for name in found if name not in wanted],
     }
     if any(different.values()):
-        parts = [f"{_some(names)} {kind}" for kind, names in different.items() if names]
+        parts = [f"{some(names)} {kind}" for kind, names in different.items() if names]
         raise GateError(f"{folder}: is not what was built: {'; '.join(parts)}. Build it again, or fetch it again")
     return manifest
 
@@ -110,8 +108,3 @@ def _table(folder: Path, names: Iterable[str]) -> dict[str, dict[str, Any]]:
 def _entry(path: Path) -> dict[str, Any]:
     with path.open("rb") as file:
         return {"bytes": os.fstat(file.fileno()).st_size, "sha256": file_digest(file, "sha256").hexdigest()}
-
-
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more

@@ -43,6 +43,7 @@ REFUSED_KEYS = {
     "configuration_files",
 }
 WEIGHTS = "model.safetensors"
+MANIFEST = "manifest.json"  # what a folder holds, and how it was made: see shipvlm.artifact
 GRAPHS = "graphs.json"  # a folder with this file is a graph set
 WEIGHTS_INDEX = "model.safetensors.index.json"
 

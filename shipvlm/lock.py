@@ -3,16 +3,19 @@
 import json
 import os
 import re
-from collections.abc import Collection, Mapping
+import unicodedata
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from hashlib import file_digest, sha256
+from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from shipvlm.data_files import is_document, refused
 from shipvlm.errors import GateError, InputError
 from shipvlm.folder import SIDE_FILES, WEIGHTS_INDEX
+from shipvlm.words import plain
 
 LOCK = "checkpoint.lock.json"
 # In a fetched folder: what is on its way (the lock too, until all is there), and bytes that were not the right ones.
@@ -20,6 +23,7 @@ UNFINISHED, QUARANTINE = ".fetch", ".quarantine"
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 NAMED = 5  # files that an error lists
 HASHERS = 4  # files that are hashed at the same time
+CHUNK = 4 << 20  # bytes
 
 
 def safe_path(path: str) -> str:
@@ -27,12 +31,37 @@ def safe_path(path: str) -> str:
     parts = path.split("/")
     if not path or not path.isprintable() or "\\" in path or any(part in ("", ".", "..") for part in parts):
         raise ValueError(f"{path!r} is no path of a file inside a folder")
-    if parts[0] in (UNFINISHED, QUARANTINE, LOCK):
+    if is_ours(path):
         raise ValueError(f"{path!r} is a name that shipvlm uses itself")
     return path
 
 
+def is_ours(path: str) -> bool:
+    """Whether `path` is, or lies in, what shipvlm keeps for itself in a fetched folder, on any disk."""
+    return folded(path).split("/")[0] in (UNFINISHED, QUARANTINE, LOCK)
+
+
+def folded(path: str) -> str:
+    """The same for all paths that a disk may take for one: some tell neither case nor the ways to write an accent."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", path).casefold())
+
+
+def _loaded(path: str) -> str:
+    if problem := refused(path):
+        raise ValueError(f"it {problem}")
+    return path
+
+
+def _document(path: str) -> str:
+    if not is_document(path):
+        raise ValueError("it is no model card, licence or notice")
+    return path
+
+
 SafePath = Annotated[str, AfterValidator(safe_path)]
+LoadedPath = Annotated[SafePath, AfterValidator(_loaded)]
+DocumentPath = Annotated[SafePath, AfterValidator(_document)]
+Plain = Annotated[str, AfterValidator(plain)]  # it is printed
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Commit = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
 
@@ -56,15 +85,15 @@ class Lock(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     schema_version: Literal[1] = 1
-    repo: str  # owner/name; the folder's own name for a local folder
-    revision: str | None  # as it was asked for: a branch, a tag or a commit; None for a folder
+    repo: Plain  # owner/name; the folder's own name for a local folder
+    revision: Plain | None  # as it was asked for: a branch, a tag or a commit; None for a folder
     commit: Commit | None  # what that was on `source`; None where the source has none, and for a folder
     source: Literal["hf", "modelscope", "folder"]
-    endpoint: str | None  # None for a folder
-    licence: str | None  # as the model card names it
+    endpoint: Plain | None  # None for a folder
+    licence: Plain | None  # as the model card names it
     include: tuple[str, ...] = ()  # patterns of further files that were asked for
-    files: dict[SafePath, LockedFile]
-    documents: dict[SafePath, LockedFile]
+    files: dict[LoadedPath, LockedFile]
+    documents: dict[DocumentPath, LockedFile]
 
 
 def read_lock(path: Path) -> Lock:
@@ -75,15 +104,18 @@ def read_lock(path: Path) -> Lock:
         raise InputError(f"{path}: cannot be read ({error.strerror}); give a {LOCK} of shipvlm fetch") from error
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "the file"
-        raise InputError(f"{path}: is no lock: {place}: {first['msg']}; fetch the checkpoint again") from error
+        place = ".".join(str(part) for part in first["loc"] if part != "[key]") or "the file"
+        problem = first["msg"].removeprefix("Value error, ")
+        raise InputError(f"{path}: is no lock: {ascii(place)[1:-1]}: {problem}; fetch the checkpoint again") from error
 
 
 def write_lock(lock: Lock, path: Path) -> None:
     """Write `lock`, the same bytes for the same lock; `path` has the old one or the new one, never a part."""
     text = json.dumps(_ordered(lock), indent=2, ensure_ascii=False) + "\n"
     new = path.with_name(f".{path.name}.new")
-    with new.open("w", encoding="utf-8") as file:
+    new.unlink(missing_ok=True)  # a link that somebody else put there is removed and not written through
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+    with os.fdopen(os.open(new, flags, 0o666), "w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
@@ -101,15 +133,21 @@ def check_finished(folder: Path) -> None:
         raise InputError(f"{folder}: its download is not complete; the same shipvlm fetch goes on from there")
 
 
-def differences(folder: Path, lock: Lock) -> dict[str, str]:
+def differences(
+    folder: Path, lock: Lock, on_bytes: Callable[[str, int, int], None] = lambda *_: None
+) -> dict[str, str]:
     """Hash every locked file in `folder`: {path: what is wrong with it}, empty when all are as locked.
+
+    `on_bytes` gets a path, how many bytes of it are hashed, and its size; from several threads.
 
     A link counts as wrong: what it points to can change without the folder changing. So does a file beside the locked
     ones that would be loaded with them.
     """
     wanted = sorted({**lock.files, **lock.documents}.items())
+    for path, file in wanted:
+        on_bytes(path, 0, file.bytes)
     with ThreadPoolExecutor(HASHERS) as pool:
-        problems = pool.map(lambda item: difference(folder, *item), wanted)
+        problems = pool.map(lambda item: difference(folder, item[0], item[1], on_bytes), wanted)
         found = {path: problem for (path, _), problem in zip(wanted, problems, strict=True) if problem}
     return dict.fromkeys(strangers(folder, lock.files), "not in the lock, and would be loaded") | found
 
@@ -121,8 +159,10 @@ def strangers(folder: Path, known: Collection[str]) -> list[str]:
     return sorted(name for name in names if name not in known)
 
 
-def difference(folder: Path, path: str, wanted: LockedFile) -> str | None:
-    """What is wrong with one file of `folder`, None when it is as locked."""
+def difference(
+    folder: Path, path: str, wanted: LockedFile, on_bytes: Callable[[str, int, int], None] = lambda *_: None
+) -> str | None:
+    """What is wrong with one file of `folder`, None when it is as locked. `on_bytes` as for `differences`."""
     file = folder / path
     if any(part.is_symlink() for part in (file, *file.parents[: path.count("/")])):
         return "a link"
@@ -130,8 +170,18 @@ def difference(folder: Path, path: str, wanted: LockedFile) -> str | None:
         return "missing"
     if (size := file.stat().st_size) != wanted.bytes:
         return f"{size:,} bytes instead of {wanted.bytes:,}"
+    found = file_sha256(file, lambda count: on_bytes(path, count, wanted.bytes))
+    return None if found == wanted.sha256 else "other bytes (sha256)"
+
+
+def file_sha256(file: Path, on_bytes: Callable[[int], None]) -> str:
+    """sha256 of a file. `on_bytes` gets how many bytes are hashed."""
+    total, count = sha256(), 0
     with file.open("rb") as opened:
-        return None if file_digest(opened, "sha256").hexdigest() == wanted.sha256 else "other bytes (sha256)"
+        while data := opened.read(CHUNK):
+            total.update(data)
+            on_bytes(count := count + len(data))
+    return total.hexdigest()
 
 
 def verify_lock(folder: Path) -> Lock:
@@ -170,10 +220,11 @@ def refuse(folder: Path, wrong: Mapping[str, str]) -> None:
         )
 
 
-def some(wrong: Mapping[str, str]) -> str:
-    """The first few of {path: what is wrong with it} in words."""
-    parts = [f"{path}: {problem}" for path, problem in list(wrong.items())[:NAMED]]
-    return "; ".join(parts) + (f" and {len(wrong) - NAMED} more" if len(wrong) > NAMED else "")
+def some(files: Mapping[str, str] | Sequence[str]) -> str:
+    """The first few of {path: what is wrong with it}, or of paths alone, in words."""
+    parts = [f"{path}: {files[path]}" for path in files] if isinstance(files, Mapping) else files
+    more = f" and {len(parts) - NAMED} more" if len(parts) > NAMED else ""
+    return ("; " if isinstance(files, Mapping) else ", ").join(parts[:NAMED]) + more
 
 
 def files_digest(lock: Lock) -> str:

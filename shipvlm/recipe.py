@@ -3,7 +3,6 @@
 A path in a recipe is relative to the working directory, as a path on the command line is.
 """
 
-import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from pydantic_core import PydanticCustomError
 
 from shipvlm.errors import InputError
+from shipvlm.repo import is_repo
 
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -51,7 +51,7 @@ class ModelSection(Section):
     @field_validator("repo")
     @classmethod
     def _owner_and_name(cls, value: str | None) -> str | None:
-        if value is not None and not re.fullmatch(r"[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+", value):
+        if value is not None and not is_repo(value):
             raise PydanticCustomError("no_repo", "OWNER/NAME, such as Qwen/Qwen3-VL-8B-Instruct")
         return value
 

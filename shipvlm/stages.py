@@ -6,9 +6,10 @@ libraries that decide its bytes. It writes into a hidden folder beside its place
 
 import fcntl
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from glob import escape
 from hashlib import sha256
@@ -22,6 +23,7 @@ from shipvlm.errors import GateError, InputError
 from shipvlm.folder import make_folder, replace_folder, written_whole
 
 Progress = Callable[[str, int, int], None]  # what is being done, how much of it is done, how much there is
+BytesProgress = Callable[[str, int, int], None]  # path, bytes of it so far, its size; from any thread
 Say = Callable[[str], None]  # one line for the person who waits
 
 
@@ -84,18 +86,28 @@ def _run_stage(stage: Stage, target: Path, progress: Progress, say: Say) -> Done
 def alone(folder: Path) -> Iterator[None]:
     """Hold the sole right to write `folder`, of all processes that ask for it. It ends with the process, killed or not.
 
+    The file that stands for it is removed at the end; one that a killed process left does no harm.
     Raises `InputError` when another process has it.
     """
     path = folder.resolve().parent / f".{folder.resolve().name}.lock"
     make_folder(path.parent)
     with path.open("a") as lock:
+        if not _is_held(lock.fileno(), path):
+            raise InputError(f"{folder}: another shipvlm is writing there; wait for it to end, or give another folder")
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(
-                f"{folder}: another shipvlm is writing there; wait for it to end, or give another folder"
-            ) from error
-        yield
+            yield
+        finally:
+            with suppress(OSError):  # where nothing may be removed, it stays
+                path.unlink()
+
+
+def _is_held(descriptor: int, path: Path) -> bool:
+    """Take the lock on an open file; False when another has it, or has just given it up and removed the file."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except (BlockingIOError, FileNotFoundError):
+        return False
 
 
 def remove_leftovers(target: Path) -> None:

@@ -1,21 +1,20 @@
 """shipvlm fetch: a checkpoint from a hub, a mirror, ModelScope or a folder, pinned and verified."""
 
-import re
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from pydantic import ValidationError
 
 from shipvlm.cli.common import AsJson, app, print_json
 from shipvlm.errors import InputError, Interrupted
 from shipvlm.lock import LOCK, files_digest
 from shipvlm.recipe import ModelSection, Source
+from shipvlm.repo import is_repo
 
 if TYPE_CHECKING:
     from fetch.stage import Fetched
-
-REPO = re.compile(r"[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+")
 
 
 @app.command()
@@ -67,7 +66,7 @@ def fetch(
                     raise InputError(f"{repo}: is a folder: give it without the options of hubs")
                 done = fetch_folder(folder, target, progress, say, patterns, lock)
             else:
-                section = ModelSection(
+                section = _section(
                     path=target,
                     repo=repo,
                     revision=revision,
@@ -90,7 +89,7 @@ def fetch(
 
 def _folder(repo: str, source: Source) -> Path | None:
     """The folder that `repo` names, None when it is a repository. Raises `InputError` when it is neither, or both."""
-    path, named = Path(repo), REPO.fullmatch(repo) is not None
+    path, named = Path(repo), is_repo(repo)
     if path.is_dir() and source == "auto":
         if named and not repo.startswith((".", "/")):
             raise InputError(f"{repo}: is a folder here, and may be a repository: give ./{repo}, or --source hf")
@@ -98,6 +97,14 @@ def _folder(repo: str, source: Source) -> Path | None:
     if not named or repo.startswith("."):
         raise InputError(f"{repo}: no such folder, and no OWNER/NAME of a hub such as Qwen/Qwen3-VL-8B-Instruct")
     return None
+
+
+def _section(**values: Any) -> ModelSection:
+    try:
+        return ModelSection(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InputError(f"--{first['loc'][0]}: {first['input']!r} is none; leave it out, or give one") from error
 
 
 def _facts(done: "Fetched") -> dict[str, Any]:
@@ -135,7 +142,7 @@ def _print(done: "Fetched") -> None:
         rate = f", {decimal(int(done.bytes / done.seconds))}/s"
         print(f"{done.folder}: {lock.repo}{at}: {what}, verified")
         print(f"from {done.label}: {decimal(done.bytes)} in {done.seconds:.1f} s{rate}")
-    print(licence_line(lock.licence, list(lock.documents), done.folder))
+        print(licence_line(lock.licence, list(lock.documents), done.folder))
     if done.terms:
         print(f"terms: {done.terms}")
     print(f"lock: {facts['lock']}")

@@ -1,6 +1,6 @@
 """What is being done, how far it is and how long it will take: bars on a terminal, lines in a log. All on stderr."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Lock
 from time import monotonic
@@ -20,12 +20,11 @@ from rich.progress import (
 )
 from rich.progress import Progress as Bars
 
-from shipvlm.stages import Progress, Say
+from shipvlm.stages import BytesProgress, Progress, Say
 
 QUIET_SECONDS = 20  # between two lines of a log about the same work
 ALL = "all files"
 LARGE = 10_000_000  # bytes from which on the end of a file is worth a line
-BytesProgress = Callable[[str, int, int], None]  # path, bytes of it so far, its size; from any thread
 
 
 @contextmanager

@@ -81,11 +81,15 @@ class FakeHub:
             return _error(401, None, "Invalid credentials in Authorization header")
         routes = {
             f"/api/models/{self.repo}/tree/": self._tree,
+            f"/api/models/{self.repo}/refs": self._refs,
             f"/{self.repo}/resolve/": self._resolve,
             f"/api/resolve-cache/models/{self.repo}/": self._cached,
             f"/api/models/{self.repo}/revision/": self._info,
             f"/api/models/{self.repo}/": self._info,
         }
+        if request.path == "/api/models":
+            found = request.query["search"].lower() in self.repo.lower() and not self.private
+            return _json([{"_id": "0", "id": self.repo, "modelId": self.repo}] if found else [])
         prefix = next((prefix for prefix in routes if path.startswith(prefix)), None)
         if prefix is None:
             return _no_repo(token)
@@ -132,6 +136,13 @@ class FakeHub:
                 "siblings": [{"rfilename": path} for path in sorted(self.commits[commit])],
             }
         )
+
+    def _refs(self, rest: str, request: Request) -> Reply:
+        refs = [
+            {"name": name, "ref": f"refs/heads/{name}", "targetCommit": commit}
+            for name, commit in self.branches.items()
+        ]
+        return _json({"branches": refs, "tags": [], "converts": []})
 
     def _tree(self, rest: str, request: Request) -> Reply:
         commit = self._commit(rest)

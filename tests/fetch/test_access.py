@@ -276,3 +276,39 @@ def test_the_language_is_the_one_asked_for_or_the_locale(asked, environment, exp
 )
 def test_own_hosts(source: str, endpoint: str, own: bool) -> None:
     assert is_own(source, endpoint) is own
+
+
+def test_a_command_for_the_hub_is_for_the_one_that_refused() -> None:
+    """With --source auto ModelScope may be the one; revision and token file are the Hub's then."""
+    asked = commands("owner/tiny", revision="v1", token_file=Path("t"))
+    for source, end in (
+        ("hf", "--source hf --endpoint https://huggingface.co --token-file t --revision v1"),
+        ("modelscope", "--source modelscope --endpoint https://www.modelscope.cn"),
+    ):
+        found = typed(str(made("not-found", endpoint=MIRROR, source=source, **asked)))
+        assert f"shipvlm fetch owner/tiny {end}" in found
+    asked = commands("owner/tiny", revision="v1", token_file=Path("t"), source="modelscope")
+    line = (
+        "shipvlm fetch owner/tiny --source modelscope --endpoint https://www.modelscope.cn --token-file t --revision v1"
+    )
+    assert line in typed(str(made("not-found", endpoint=MIRROR, source="modelscope", **asked)))
+
+
+def test_modelscope_is_not_compared_with_itself_or_when_it_was_not_asked() -> None:
+    for lang in LANGUAGES:
+        for seen in get_args(ModelScope):
+            for error in (made("gated-no-token", source="modelscope"), made("offline")):
+                assert text(error.also(modelscope=seen), lang) == text(error, lang)
+
+
+def test_the_same_is_said_of_what_is_known() -> None:
+    assert "every sha256 that both list is equal" in str(made("gated-no-token", modelscope="same"))
+    assert "not this revision" in str(made("gated-no-token", modelscope="no revision"))
+
+
+@pytest.mark.parametrize("situation", ["unreachable", "rate-limited"])
+def test_what_was_fetched_is_kept_where_something_was(situation: Situation) -> None:
+    for lang, words in zip(LANGUAGES, ("What was fetched is kept", "已下载的内容会保留"), strict=True):
+        assert words not in text(made(situation), lang)
+        assert words in text(made(situation, files="model.safetensors"), lang)
+        assert words in text(made(situation, kept="yes"), lang)

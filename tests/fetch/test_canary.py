@@ -103,6 +103,14 @@ def test_a_fetch_that_is_allowed_to_send_it(home: Path, hub, scope) -> None:
     assert got_it(hub.cdn) == []
 
 
+def test_what_is_allowed_for_an_endpoint_is_not_allowed_for_modelscopes(home: Path, hub, scope) -> None:
+    code, printed = shipvlm(home, ALLOWED, "--endpoint", hub.url, environment=both(hub, scope))
+    assert code == 0, printed.decode()
+    assert got_it(hub.server)
+    assert scope.server.requests
+    assert got_it(scope.server) == []
+
+
 def test_a_mirror_gets_neither_token(home: Path, hub, scope) -> None:
     code, printed = shipvlm(home, environment=both(hub, scope))
     assert code == 5, printed.decode()
@@ -147,7 +155,7 @@ def test_only_the_endpoint_is_asked(home: Path, hub) -> None:
     assert other.requests == []
     assert {r.path.split("/")[2] for r in hub.server.requests if r.path.startswith("/api")} == {"models"}
     assert got_it(hub.server) == []
-    assert sorted(path.name for path in home.iterdir()) == [".out.lock", "out"]
+    assert sorted(path.name for path in home.iterdir()) == ["out"]
 
 
 def here(capsys: pytest.CaptureFixture[str], home: Path, *arguments: object) -> tuple[int, bytes]:

@@ -131,6 +131,7 @@ def test_a_gated_repository_comes_from_the_hub_alone(said: list[str]) -> None:
         (listing("modelscope", WEIGHTS), lock_of(WEIGHTS), "same"),
         (listing("modelscope", CONFIG), lock_of(WEIGHTS), "different"),
         (refused("not-found"), None, "not there"),
+        (refused("revision-not-found"), None, "no revision"),
         (refused("unreachable"), None, "not known"),
         (TransferError("gave up"), None, "not known"),
     ],
@@ -173,6 +174,8 @@ def test_a_commit_of_the_hub_is_not_taken_from_elsewhere_unless_a_lock_says_its_
     choice = choose(Wanted("owner/name", None, lock_of(WEIGHTS)), (first, second), said.append)
     assert choice.first.listing.source == "modelscope"
     assert second.asked == [None, None]
+    with pytest.raises(TransferError):  # of a fetch on its way the bytes are not settled
+        choose(Wanted("owner/name", None, lock_of(), whole=False, going_on=True), (first, second), said.append)
 
 
 def test_a_second_that_does_not_have_it_is_not_worth_a_word(said: list[str]) -> None:
@@ -225,6 +228,9 @@ def test_what_a_lock_says_of_one_hub_means_nothing_on_another() -> None:
     assert at(scope(listing("modelscope"))) is None
     assert Wanted("owner/fork", None, lock_of(WEIGHTS)).at(hub()) is None
     assert Wanted("owner/name", "v1", lock_of(WEIGHTS)).at(hub()) == "v1"
+    for revision, elsewhere in (("v1", "v1"), ("main", None), (A, None), (None, None)):
+        going_on = Wanted("owner/name", revision, lock_of(WEIGHTS), going_on=True)
+        assert (going_on.at(hub()), going_on.at(scope(listing("modelscope")))) == (A, elsewhere)
     assert Wanted("owner/name", None, lock_of(WEIGHTS, source="modelscope", commit=None)).at(hub()) is None
 
 

@@ -59,14 +59,14 @@ def test_what_is_there_and_right_is_hashed_and_not_asked_for(hub, out):
 @pytest.mark.parametrize("wrong", [b"x" + FILES[WEIGHTS][1:], FILES[WEIGHTS][:100], b""])
 def test_a_file_that_is_wrong_on_disk_is_set_aside_and_only_it_comes_again(hub, out, wrong):
     lines = []
-    for number in (1, 2):
+    for _ in range(2):
         bring(out, hub)
         (out / WEIGHTS).write_bytes(wrong)
         bring(out, hub, say=lines.append)
         check(out)
         assert [request.path.rpartition("/")[2] for request in hub.server.requests] == [WEIGHTS]
-        assert (out / ".quarantine" / f"{WEIGHTS}.{number}").read_bytes() == wrong
-        assert f"set aside as .quarantine/{WEIGHTS}.{number}" in lines[-1]
+        assert (out / ".quarantine" / f"{WEIGHTS}.1").read_bytes() == wrong  # the second time too: the same bytes
+        assert f"set aside as .quarantine/{WEIGHTS}.1" in lines[-1]
 
 
 def test_a_small_file_without_sha256_in_the_list_is_verified_on_disk_by_gits_id(hub, out):
@@ -96,21 +96,24 @@ def test_after_two_failures_the_second_source_is_asked_for_that_file_only(hub, s
     check(out)
     assert asked(hub, WEIGHTS) == 2
     assert [request.query["FilePath"] for request in scope.server.requests] == [WEIGHTS]
-    assert quarantined(out) == [f"{WEIGHTS}.1", f"{WEIGHTS}.2"]
+    assert quarantined(out) == [f"{WEIGHTS}.1"]  # the same wrong bytes twice are kept once
     assert lines[-1].endswith("asking ModelScope at " + scope.url)
 
 
 def test_bytes_that_are_wrong_everywhere_are_named_and_all_other_files_are_there(hub, scope, out):
     hub.cdn.fail(f"*{blob(FILES[WEIGHTS]).sha256}*", Fault(flip=1, times=ALWAYS))
     scope.server.fail(f"*FilePath={WEIGHTS}*", Fault(truncate=1000, times=ALWAYS))
+    said = []
     with pytest.raises(GateError) as raised:
-        bring(out, hub, scope)
+        bring(out, hub, scope, say=said.append)
     text = str(raised.value)
-    for part in (WEIGHTS, hub.url, scope.url, blob(FILES[WEIGHTS]).sha256, "1,000 bytes instead of 409,600", "again"):
+    for part in (WEIGHTS, hub.url, scope.url, "1,000 bytes instead of 409,600", "again"):
         assert part in text
+    sha256s = blob(FILES[WEIGHTS]).sha256
+    assert sha256s in said[0] and sha256s not in text
     check(out, {path: content for path, content in FILES.items() if path != WEIGHTS})
     assert not (out / WEIGHTS).exists()
-    assert quarantined(out) == [f"{WEIGHTS}.1", f"{WEIGHTS}.2"]
+    assert quarantined(out) == [f"{WEIGHTS}.1"]
     hub.cdn.faults.clear()
     bring(out, hub)
     check(out)
@@ -195,3 +198,45 @@ def test_a_file_that_one_source_does_not_have_comes_from_the_other(hub, scope, o
     bring(out, hub, scope)
     check(out)
     assert asked(scope, "config.json") == 1
+
+
+def test_wrong_bytes_are_told_with_one_line_a_file(hub, scope, out):
+    hub.cdn.fail("*", Fault(flip=1, times=ALWAYS))
+    scope.server.fail("*FilePath=*model*", Fault(flip=2, times=ALWAYS))
+    with pytest.raises(GateError) as raised:
+        bring(out, hub, scope)
+    _, *files, _, remove = str(raised.value).splitlines()
+    wrong = f"other bytes from mirror {hub.url} and from ModelScope at {scope.url} (kept in .quarantine)"
+    assert files == [f"{WEIGHTS}: {wrong}", f"model-2.safetensors: {wrong}"]
+    assert remove.endswith(f"rm -r {out}/.quarantine")
+    assert quarantined(out) == [f"{name}.{n}" for name in (WEIGHTS, "model-2.safetensors") for n in (1, 2)]
+    with pytest.raises(GateError):
+        bring(out, hub, scope)
+    assert len(quarantined(out)) == 4  # nothing new came
+
+
+def test_a_refusal_of_the_second_source_does_not_hide_what_the_first_did(hub, scope, out):
+    hub.cdn.fail(f"*{blob(FILES[WEIGHTS]).sha256}*", Fault(flip=1, times=ALWAYS))
+    scope.server.fail("*FilePath=*", Fault(status=403, times=ALWAYS))
+    with pytest.raises(GateError) as raised:
+        bring(out, hub, scope)
+    assert (
+        f"{WEIGHTS}: other bytes from mirror {hub.url} (kept in .quarantine); ModelScope at {scope.url}: HTTP 403"
+        in (str(raised.value).splitlines())
+    )
+
+
+def test_a_refusal_of_a_faster_modelscope_is_not_the_end(hub, scope, out):
+    scope.server.fail("*FilePath=*", Fault(status=403, times=ALWAYS))
+    bring(out, scope, hub)
+    check(out)
+
+
+@pytest.mark.parametrize("some_came", [True, False])
+def test_what_was_fetched_is_said_to_be_kept_where_there_is_something(hub, out, some_came):
+    busy = Fault(status=429, headers={"Retry-After": "3600"}, times=ALWAYS)
+    hub.server.fail("*/resolve/*model*" if some_came else "*/resolve/*", busy)
+    with pytest.raises(AccessError) as raised:
+        bring(out, hub)
+    assert raised.value.situation == "rate-limited"
+    assert ("What was fetched is kept" in str(raised.value)) == some_came

@@ -61,10 +61,14 @@ def test_a_planted_link_is_refused_and_not_followed(hub, out, tmp_path, link):
 
 def test_what_is_set_aside_goes_to_no_link_and_over_no_file(out, tmp_path):
     out.mkdir()
-    for content in (b"1", b"2", b"3"):
+    for content, name in ((b"1", "a.1"), (b"2", "a.2"), (b"3", "a.3"), (b"3", "a.3"), (b"2", "a.2"), (b"33", "a.4")):
         (out / "a").write_bytes(content)
-        set_aside(out, "a")
-    assert [(out / ".quarantine" / f"a.{n}").read_bytes() for n in (1, 2, 3)] == [b"1", b"2", b"3"]
+        (out / ".quarantine" / "a.x").parent.mkdir(exist_ok=True)
+        (out / ".quarantine" / "a.x").write_bytes(b"of the file a.x")
+        assert set_aside(out, "a").name == name
+        assert not (out / "a").exists()
+    kept = {path.name: path.read_bytes() for path in (out / ".quarantine").iterdir()}
+    assert kept == {"a.3": b"3", "a.4": b"33", "a.x": b"of the file a.x"}  # each once, and the last two
     (out / "b").symlink_to(tmp_path)
     assert set_aside(out, "b").is_symlink()
     shutil.rmtree(out / ".quarantine")

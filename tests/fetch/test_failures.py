@@ -86,7 +86,7 @@ def typed(err: str) -> list[str]:
 # Accounts, tokens, names
 
 
-@pytest.mark.parametrize(("open_tree", "there"), [(True, "has the same bytes"), (False, "not known")])
+@pytest.mark.parametrize(("open_tree", "there"), [(True, "has the same weights"), (False, "not known")])
 def test_gated_without_a_token(fetch: Fetch, hub, scope, out, open_tree: bool, there: str) -> None:
     hub.gated, hub.open_tree = "auto", open_tree
     code, _, err = fetch(hub, "--source", "auto")
@@ -342,6 +342,7 @@ def test_nobody_is_there(capsys, hub, out) -> None:
     code, _, err = run(capsys, "fetch", "owner/tiny", "-o", out, "--source", "hf", "--endpoint", gone.url)
     assert code == 4
     assert "cannot be reached" in err and "HTTPS_PROXY" in err
+    assert "What was fetched" not in err
     assert nothing_loadable(out)
 
 
@@ -509,6 +510,7 @@ def test_offline_and_nothing_there(fetch: Fetch, hub, out, monkeypatch) -> None:
     code, _, err = fetch(hub)
     assert code == 3
     assert "Offline mode is on" in err
+    assert "ModelScope" not in fetch(None, "--source", "auto")[2]
     assert hub.server.requests == [] and nothing_loadable(out)
 
 

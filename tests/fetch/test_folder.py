@@ -13,7 +13,8 @@ from shipvlm.errors import GateError, InputError, SetupError
 from shipvlm.lock import LOCK, Lock, LockedFile, write_lock
 from tests.fetch.fake_hub import FakeHub
 
-FILES = {"config.json": b"{}", "model.safetensors": os.urandom(9000), "docs/a.md": b"words", "empty": b""}
+FILES = {"config.json": b"{}", "model.safetensors": os.urandom(9000), "docs/a.md": b"words"}
+FILES |= {"README.md": b"card", "empty": b""}
 
 
 @pytest.fixture
@@ -52,11 +53,12 @@ def test_the_hashes_of_a_lock_are_listed(folder: Path) -> None:
         source="hf",
         endpoint=None,
         licence=None,
-        files={path: file for path, file in files.items() if path != "docs/a.md"},
-        documents={"docs/a.md": files["docs/a.md"]},
+        files={path: files[path] for path in ("config.json", "model.safetensors", "docs/a.md")},
+        documents={"README.md": files["README.md"]},
     )
     write_lock(lock, folder / LOCK)
-    assert {file.path: file.sha256 for file in folder_listing(folder).files} == {p: f.sha256 for p, f in files.items()}
+    hashes = {path: file.sha256 for path, file in files.items()} | {"empty": None}
+    assert {file.path: file.sha256 for file in folder_listing(folder).files} == hashes
     (folder / "config.json").write_bytes(b"[]")
     [config] = [file for file in folder_listing(folder).files if file.path == "config.json"]
     with pytest.raises(GateError, match=r"config\.json"):
@@ -184,7 +186,8 @@ def test_a_file_that_may_not_be_read(folder: Path) -> None:
     code = (
         "import os, sys; from pathlib import Path; from fetch.folder import *; folder = Path(sys.argv[1]);"
         "listing = folder_listing(folder); os.chmod(folder / 'config.json', 0); os.setuid(65534)\n"
-        "try: copy_file(folder, listing.files[0], Path('/dev/null'), lambda count: None)\n"
+        "config = next(file for file in listing.files if file.path == 'config.json')\n"
+        "try: copy_file(folder, config, Path('/dev/null'), lambda count: None)\n"
         "except InputError as error: print(error)"
     )
     if os.getuid():

@@ -3,6 +3,7 @@ import os
 from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import huggingface_hub
 import pytest
@@ -10,6 +11,7 @@ import requests
 from hypothesis import given
 from hypothesis import strategies as st
 
+import fetch.hub
 import fetch.request
 import fetch.retry
 from fetch.access import AccessError
@@ -353,7 +355,8 @@ def test_a_path_that_leaves_the_folder_is_refused(path: str) -> None:
 
 
 def test_names_that_shipvlm_uses_itself_are_left_out() -> None:
-    with FakeHub({**FILES, "checkpoint.lock.json": b"{}", ".fetch/a": b"", ".quarantine/b": b""}) as hub:
+    ours = {"checkpoint.lock.json": b"{}", ".fetch/a": b"", ".FETCH/b": b"", ".quarantine/b": b""}
+    with FakeHub({**FILES, **ours}) as hub:
         assert {file.path for file in source(hub).list(hub.repo, None).files} == set(FILES)
 
 
@@ -385,6 +388,11 @@ def test_only_paths_inside_the_folder_are_listed(tmp_path_factory: pytest.TempPa
         RemoteFile("a", 1, "abc", None),
         RemoteFile("a", 1, None, ""),
         RemoteFile("a\ud800", 1, None, None),
+        RemoteFile("a", 2**63, None, None),
+        RemoteFile("a", 10**400, None, None),
+        RemoteFile("a", 1e400, None, None),  # type: ignore[arg-type]
+        RemoteFile("a", 1, 3, None),  # type: ignore[arg-type]
+        RemoteFile("a", 1, None, 3),  # type: ignore[arg-type]
     ],
 )
 def test_sizes_hashes_and_names_that_are_none(file: RemoteFile) -> None:
@@ -392,6 +400,24 @@ def test_sizes_hashes_and_names_that_are_none(file: RemoteFile) -> None:
     assert checked_files([good], "here") == (good,)
     with pytest.raises(InputError, match="'a"):
         checked_files([good, file], "here")
+
+
+@pytest.mark.parametrize("path", [None, 3, ["a"]])
+def test_a_path_that_is_no_text(path: Any) -> None:
+    with pytest.raises(InputError, match="no path"):
+        checked_files([RemoteFile(path, 1, None, None)], "here")
+
+
+@pytest.mark.parametrize(
+    "paths",
+    [
+        *(("config.json", "config.json"), ("Config.json", "config.json"), ("docs/a.md", "DOCS/a.md")),
+        *(("\u00e9.md", "e\u0301.md"), ("stra\u00dfe.md", "STRASSE.md"), ("Docs", "docs/a.md"), ("docs/a.md", "DOCS")),
+    ],
+)
+def test_paths_that_are_one_on_some_disks_are_refused(paths: tuple[str, str]) -> None:
+    with pytest.raises(InputError, match="nothing was fetched"):
+        checked_files([RemoteFile(path, 1, None, None) for path in paths], "here")
 
 
 @pytest.mark.parametrize("target", ["http://example.invalid/x", "file:///etc/passwd", "ftp://example.invalid/x"])
@@ -517,3 +543,52 @@ def test_a_sparse_file_is_served_whole(tmp_path: Path) -> None:
         listing = source(hub).list(hub.repo, None)
         with opened(source(hub).place(listing, "big.safetensors"), start=(300 << 20) - 5) as response:
             assert response.content == bytes(5)
+
+
+@pytest.mark.parametrize("name", ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"])
+def test_certificates_that_are_not_there(hub: FakeHub, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.delenv("REQUESTS_CA_BUNDLE", raising=False)
+    monkeypatch.setenv(name, "/nope/ca.pem")
+    with pytest.raises(InputError, match=f"{name}: there is no /nope/ca.pem"):
+        source(hub).list(hub.repo, None)
+
+
+def test_names_like_one_that_is_not_there(hub: FakeHub) -> None:
+    with pytest.raises(AccessError) as caught:
+        source(hub, TOKEN).list("ovner/Tiny", None)
+    assert "Names like it: owner/tiny\n" in str(caught.value)
+    asked = [request for request in hub.server.requests if request.path == "/api/models"]
+    assert [request.query for request in asked] == [{"search": "Tiny", "limit": "5"}]
+    assert "authorization" not in asked[0].headers
+    with pytest.raises(AccessError) as caught:
+        source(hub).list("owner/another", None)
+    assert "Names like it" not in str(caught.value)
+
+
+def test_revisions_that_there_are(hub: FakeHub) -> None:
+    hub.push(FILES, "v1")
+    assert "There are: main, v1\n" in str(refused(hub, revision="v9"))
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault(status=500, times=ALWAYS),
+        Fault(drop_after=3, times=ALWAYS),
+        Fault(hang=60.0, times=ALWAYS),
+        html(),
+        *(Fault(status=200, body=body, times=ALWAYS) for body in (b"{}", b"[3]", b'[{"id": 3}]', b"null", b"x")),
+    ],
+)
+def test_a_search_that_fails_takes_nothing_from_the_refusal(
+    hub: FakeHub, monkeypatch: pytest.MonkeyPatch, fault: Fault
+) -> None:
+    monkeypatch.setattr(fetch.hub, "BRIEF", 0.2)
+    hub.server.fail("/api/models[?]*", fault)
+    hub.server.fail("*/refs", fault)
+    with pytest.raises(AccessError) as caught:
+        source(hub).list("ovner/tiny", None)
+    assert (caught.value.situation, "suggestions" in caught.value.fields) == ("not-found", False)
+    error = refused(hub, revision="v9")
+    assert (error.situation, "revisions" in error.fields) == ("revision-not-found", False)
+    assert len([r for r in hub.server.requests if r.path == "/api/models" or r.path.endswith("/refs")]) == 2

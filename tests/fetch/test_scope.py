@@ -244,3 +244,20 @@ def test_an_empty_hash_is_none(scope: FakeModelScope) -> None:
     body = json.dumps({"Data": {"Files": [entry]}}).encode()
     scope.server.fail("*/repo/files*", Fault(status=200, body=body))
     assert source(scope).list(scope.repo, None).files == (RemoteFile("a", 3, None, None),)
+
+
+def test_a_revision_that_the_first_site_lacks_is_not_looked_for_on_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    with FakeModelScope(FILES) as first, FakeModelScope(FILES, repo="owner/other") as second:
+        monkeypatch.setattr(fetch.scope, "SITES", (first.url, second.url))
+        with pytest.raises(AccessError) as caught:
+            modelscope_source(None, None, False).list("owner/tiny", "v9")
+        assert caught.value.situation == "revision-not-found"
+        assert second.server.requests == []
+
+
+def test_a_wrong_address_in_the_environment_is_said_to_be_from_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MODELSCOPE_ENDPOINT", "modelscope.example")
+    with pytest.raises(InputError, match=r"^MODELSCOPE_ENDPOINT: endpoint 'modelscope.example'"):
+        modelscope_source(None, None, False)
+    with pytest.raises(InputError, match=r"^endpoint 'elsewhere'"):
+        modelscope_source("elsewhere", None, False)

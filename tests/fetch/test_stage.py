@@ -330,7 +330,7 @@ def test_one_lock_holds_on_every_source(do: Do, scope, out: Path, tmp_path: Path
 def test_a_lock_names_the_source_that_has_its_files(both: Do, do: Do, hub, scope, out, tmp_path: Path) -> None:
     do()
     hub.push(RETRAINED)
-    with pytest.raises(GateError, match="has the locked files: fetch with --source modelscope"):
+    with pytest.raises(GateError, match=r"has the locked files: shipvlm fetch .* --lock FILE --source modelscope"):
         both(path=tmp_path / "second", lock=out / LOCK, revision="main")
 
 

@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from time import perf_counter
 
 import pytest
 from rich.console import Console
@@ -18,6 +19,7 @@ from tests.fetch.conftest import empty_home  # noqa: F401 - a fixture that every
 from tests.fetch.fake_hub import FakeHub
 from tests.fetch.fake_modelscope import FakeModelScope
 from tests.fetch.made_repository import repository
+from tests.fetch.serving import ALWAYS, Fault
 from tests.shipvlm.commands import run
 
 FILES = repository(numbers=300)
@@ -55,6 +57,7 @@ def test_what_is_printed_of_a_fetch_and_of_a_second_one(fetch: Command, hub, tmp
     kept = f"checkpoints/tiny: owner/tiny, kept: 11 files, {SIZE / 1000:.1f} kB, verified; "
     assert out.splitlines()[0] == f"{kept}commit {hub.commit}, which main still is"
     assert err == "checkpoints/tiny: verifying the files that are there\n"
+    assert "licence" not in out
 
 
 def test_json_is_one_object(fetch: Command, hub, tmp_path: Path) -> None:
@@ -129,6 +132,9 @@ def test_debug_says_where(capsys, hub, tmp_path: Path) -> None:
         (("nobody",), "no such folder, and no OWNER/NAME"),
         (("../nowhere",), "no such folder, and no OWNER/NAME"),
         (("a/b/c",), "no such folder, and no OWNER/NAME"),
+        (("a/..", "--source", "hf"), "no OWNER/NAME"),
+        (("a/.b",), "no OWNER/NAME"),
+        (("owner/tiny", "--revision", ""), "revision"),
         (("owner/local",), "give ./owner/local, or --source hf"),
         (("./owner/local", "--revision", "main"), "without the options of hubs"),
         (("./owner/local", "-o", "x"), "has no safetensors weights"),
@@ -145,9 +151,12 @@ def test_bad_input_is_named(capsys, hub, tmp_path: Path, monkeypatch, arguments,
     monkeypatch.setenv("MODELSCOPE_ENDPOINT", "http://127.0.0.1:9")
     (tmp_path / "owner" / "local").mkdir(parents=True)
     (tmp_path / "file").write_text("mine")
+    before = set(tmp_path.rglob("*"))
     code, out, err = run(capsys, "fetch", *arguments)
     assert (code, out) == (2, "")
     assert message in err
+    assert set(tmp_path.rglob("*")) - before <= {tmp_path / "checkpoints"}
+    assert list(tmp_path.parent.glob(f".{tmp_path.name}*")) == []
     assert err.count("error:") == 1
 
 
@@ -186,6 +195,29 @@ def test_both_sources_in_a_command_of_one_word(capsys, hub, tmp_path: Path, monk
         code, out, err = run(capsys, "fetch", "owner/tiny")
     assert (code, err) == (0, "")
     assert f"at {hub.commit} (main)" in out
+
+
+@pytest.mark.parametrize("slow", ["hf", "modelscope"])
+def test_a_source_that_is_ten_times_slower_is_not_taken(capsys, tmp_path: Path, monkeypatch, slow: str) -> None:
+    monkeypatch.setattr("fetch.choose.PROBE_BYTES", 200_000)
+    monkeypatch.setattr("fetch.choose.WORTH_PROBING", 500_000)
+    monkeypatch.chdir(tmp_path)
+    files = repository(numbers=100_000)
+    rates = {"hf": 2_000_000, "modelscope": 2_000_000} | {slow: 200_000}
+    with FakeHub(files) as hub, FakeModelScope(files) as scope:
+        hub.cdn.fail("*", Fault(rate=rates["hf"], times=ALWAYS))
+        scope.server.fail("*FilePath=*.safetensors*", Fault(rate=rates["modelscope"], times=ALWAYS))
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        monkeypatch.setenv("MODELSCOPE_ENDPOINT", scope.url)
+        start = perf_counter()
+        code, out, err = run(capsys, "fetch", "owner/tiny")
+        seconds = perf_counter() - start
+    taken = f"mirror {hub.url}" if slow == "modelscope" else f"ModelScope at {scope.url}"
+    assert code == 0, err
+    assert f"Taken from {taken}" in err and err.count("MB/s") == 2
+    assert f"from {taken}: " in out
+    assert f"at {hub.commit} (main)" in out  # the Hub still decides what the bytes are
+    assert seconds < sum(map(len, files.values())) / rates[slow]
 
 
 # Progress

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -106,11 +107,11 @@ def test_notes_beside_a_checkpoint_do_not_matter(fetched: Path) -> None:
 
 
 @settings(max_examples=40, deadline=None)
-@given(place=st.integers(0, 10**9), bit=st.integers(0, 7), name=st.sampled_from(["a.json", "b/c.bin"]))
+@given(place=st.integers(0, 10**9), bit=st.integers(0, 7), name=st.sampled_from(["a.json", "b/c.txt"]))
 def test_one_turned_bit_is_seen(tmp_path_factory, place: int, bit: int, name: str) -> None:
     folder = tmp_path_factory.mktemp("locked")
     (folder / "b").mkdir()
-    for path in ("a.json", "b/c.bin"):
+    for path in ("a.json", "b/c.txt"):
         (folder / path).write_bytes(path.encode() * 9)
     lock = lock_of(folder)
     content = bytearray((folder / name).read_bytes())
@@ -137,7 +138,7 @@ def test_a_path_in_the_folder_is_safe(path: str) -> None:
     "path",
     [
         *("", "/", "/etc/passwd", "..", "../a", "a/../b", "a/..", "./a", "a//b", "a/", "a\\b", "a\0b", "a\nb"),
-        *("\x1b[2J", ".fetch/a", ".quarantine/a", LOCK, "a\u202eb"),
+        *("\x1b[2J", ".fetch/a", ".quarantine/a", LOCK, "a\u202eb", ".FETCH/a", "Checkpoint.Lock.JSON"),
     ],
 )
 def test_any_other_path_is_not(path: str, fetched: Path) -> None:
@@ -146,8 +147,33 @@ def test_any_other_path_is_not(path: str, fetched: Path) -> None:
     values = json.loads((fetched / LOCK).read_text())
     values["files"][path] = {"bytes": 0, "sha256": "0" * 64}
     (fetched / LOCK).write_text(json.dumps(values))
-    with pytest.raises(InputError, match="is no lock"):
+    with pytest.raises(InputError, match="is no lock") as caught:
         read_lock(fetched / LOCK)
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("part", "path", "message"),
+    [
+        ("files", "pytorch_model.bin", "run code"),
+        ("files", "docs/MODEL.PTH", "run code"),
+        ("files", "modeling_x.py", "none of the data"),
+        ("files", "LICENSE.py", "none of the data"),
+        ("files", "model.onnx", "none of the data"),
+        ("files", "manifest.json", "shipvlm built"),
+        ("files", "Graphs.json", "shipvlm built"),
+        ("documents", "config.json", "no model card"),
+        ("documents", "LICENSE.py", "no model card"),
+        ("documents", "docs/README.md", "no model card"),
+    ],
+)
+def test_a_lock_names_nothing_that_is_never_fetched(fetched: Path, part: str, path: str, message: str) -> None:
+    values = json.loads((fetched / LOCK).read_text())
+    values[part][path] = {"bytes": 0, "sha256": "0" * 64}
+    (fetched / LOCK).write_text(json.dumps(values))
+    for reader in (verify_lock, origin):
+        with pytest.raises(InputError, match=rf"is no lock: {part}\.{re.escape(path)}: it .*{message}"):
+            reader(fetched)
 
 
 @given(st.text())

@@ -69,6 +69,7 @@ def test_the_recipe_of_a_hub_shows_every_field_of_the_model() -> None:
         ("include: [a]", ":4: model.include is ['a'], it must be left out"),
         ("lock: a", ":4: model.lock is 'a', it must be left out"),
         ("repo: Qwen", ":4: model.repo is 'Qwen', it must be OWNER/NAME, such as Qwen/Qwen3-VL-8B-Instruct"),
+        ("repo: a/..", ":4: model.repo is 'a/..', it must be OWNER/NAME, such as Qwen/Qwen3-VL-8B-Instruct"),
         ("repo: a/b\n  source: hub", ":5: model.source is 'hub', it must be 'auto', 'hf' or 'modelscope'"),
         (
             "adapters: [a, b, a]",

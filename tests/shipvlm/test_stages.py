@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
 
-from shipvlm.artifact import MANIFEST, verify
+from shipvlm.artifact import verify
 from shipvlm.errors import InputError
 from shipvlm.stages import Progress, alone, code_digest, library_versions
 from tests.shipvlm.made_stage import FILES, run, stage
@@ -190,9 +191,31 @@ def test_versions_are_those_installed() -> None:
 def test_the_lock_lies_beside_the_folder_and_is_free_again(tmp_path: Path) -> None:
     for _ in range(2):
         with alone(tmp_path / "out"):
-            pass
-    assert [path.name for path in tmp_path.iterdir()] == [".out.lock"]
-    assert not (tmp_path / "out" / MANIFEST).exists()
+            assert [path.name for path in tmp_path.iterdir()] == [".out.lock"]
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_two_are_never_at_work_though_the_lock_is_removed_each_time(tmp_path: Path) -> None:
+    inside: list[int] = []
+    seen: list[int] = []
+
+    def work() -> None:
+        for _ in range(200):
+            try:
+                with alone(tmp_path / "out"):
+                    inside.append(1)
+                    time.sleep(0)
+                    seen.append(len(inside))
+                    inside.pop()
+            except InputError:
+                continue
+
+    threads = [Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert set(seen) == {1}
 
 
 def test_a_stage_holds_the_lock_of_its_own_folder(tmp_path: Path) -> None:
