@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from bench import plan
-from bench.possible import measure_limits
+from bench.limits import measure_limits
 from bench.power import smallest_margin
 from bench.ratio import MIN_BLOCKS
 from bench.variants import NULL, Variant, variants_of
@@ -111,7 +111,7 @@ def _least(limit: Mapping[str, Any], name: str, baseline: str) -> float:
 
 def lines(found: Mapping[str, Any]) -> list[str]:
     """What `check` found, for a terminal."""
-    from bench.possible import lines as possible
+    from bench.limits import lines as possible
 
     names = ", ".join(
         f"{v['name']}{'' if v['timed'] or not found['blocks'] else ' (not timed)'}" for v in found["variants"]

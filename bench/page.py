@@ -7,7 +7,7 @@ from typing import Any
 
 import jinja2
 
-from bench import evidence, figures, findings, tables, words
+from bench import evidence_tables, figures, findings, tables, words
 
 WORDS = {
     "FASTER": "good",
@@ -50,7 +50,7 @@ def render(report: Mapping[str, Any]) -> str:
         caption=findings.caption(report),
         reading=findings.reading(report),
         tables=tables,
-        evidence=evidence,
+        evidence=evidence_tables,
         figures=figures,
     )
 

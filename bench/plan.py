@@ -33,7 +33,8 @@ T = TypeVar("T")
 PLAN, OBSERVATIONS, REFERENCES = "plan.json", "observations", "references.npz"
 # The code whose lines these are.
 TIMES = ("shipvlm.runtime", "shipvlm.families", "bench.measure", "bench.workloads", "bench.warmup", "bench.salt")
-ANSWERS = ("shipvlm.runtime", "shipvlm.families", "bench.measure", "bench.fidelity", "calib_data.scoring")
+SCORES = ("calib_data.scoring", "calib_data.texts")
+ANSWERS = ("shipvlm.runtime", "shipvlm.families", "bench.measure", "bench.fidelity", *SCORES)
 
 
 class Described(Frozen):

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import entry, flips, gate, page, pairs, plan, salt, table
+from bench import entry, flips, gate, markdown, page, pairs, plan, salt
 from bench.accuracy import ItemResult
+from bench.limits import LIMITS
 from bench.observations import Line
 from bench.plan import Plan
-from bench.possible import LIMITS
 from bench.variants import EXTRAS, NULL
 from calib_data.records import Record
 from shipvlm.recipe import GateSection
@@ -46,7 +46,7 @@ def rebuild(out: Path, records: Sequence[Record] = (), gates: GateSection | None
 def render(out: Path, report: Mapping[str, Any]) -> None:
     """Write `report` to `out` as JSON, Markdown and a page; each appears whole."""
     _replace(out / REPORT, json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-    _replace(out / MARKDOWN, table.markdown(report))
+    _replace(out / MARKDOWN, markdown.markdown(report))
     _replace(out / PAGE, page.render(report))
 
 

@@ -15,9 +15,9 @@ from typing import Any
 
 from bench import fidelity, observations, plan, process, report, salt
 from bench.job import Job, Known, Packed
+from bench.limits import LIMITS, Say, write_limits
 from bench.observations import LINE, Ended, Line, Phase, Timed
 from bench.plan import Described, Plan
-from bench.possible import LIMITS, Say, write_limits
 from bench.variants import NULL, Variant, variants_of
 from calib_data.records import Record
 from shipvlm.errors import ExecutionError, Interrupted

@@ -7,7 +7,7 @@ from threading import Thread
 from time import monotonic
 
 from fetch.access import AccessError
-from fetch.compare import as_remote, differences
+from fetch.compare import as_remote, list_differences
 from fetch.request import Refused, opened
 from fetch.retry import Again
 from fetch.source import Listing, RemoteFile, Source
@@ -134,7 +134,7 @@ def with_second(
     if second is None or not isinstance(error, AccessError):
         return error
     if isinstance(second, Answer):
-        seen = "there" if files is None else "different" if differences(files, second.listing) else "same"
+        seen = "there" if files is None else "different" if list_differences(files, second.listing) else "same"
     elif isinstance(second, AccessError):
         seen = MISSING.get(second.situation, "not known")
     else:
@@ -158,7 +158,7 @@ def agreeing(choice: Choice, files: Sequence[RemoteFile], say: Say) -> list[Answ
     first, second = choice.first, choice.second
     if not isinstance(second, Answer) or first.listing.gated:
         return [first]
-    if wrong := differences(files, second.listing):
+    if wrong := list_differences(files, second.listing):
         at = f" at commit {first.listing.commit}" if first.listing.commit else ""
         say(f"{second.label} has other files than {first.label}{at} ({some(wrong)}): taken from {first.label} alone")
         return [first]

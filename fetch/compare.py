@@ -6,7 +6,7 @@ from fetch.source import Listing, RemoteFile
 from shipvlm.lock import LockedFile
 
 
-def differences(wanted: Iterable[RemoteFile], listing: Listing) -> dict[str, str]:
+def list_differences(wanted: Iterable[RemoteFile], listing: Listing) -> dict[str, str]:
     """{path: what is wrong with it in `listing`}, as far as lists can tell; empty when nothing is seen to differ."""
     there = {file.path: file for file in listing.files}
     found = {}

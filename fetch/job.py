@@ -14,14 +14,14 @@ from time import perf_counter
 from fetch.access import HUBS, AccessError
 from fetch.card import LONGEST, licence
 from fetch.choose import Answer, Choice, Wanted, agreeing, faster_first, with_second
-from fetch.compare import as_remote, differences
+from fetch.compare import as_remote, list_differences
+from fetch.existing import There, check_same, freshness, lacking, look, right
 from fetch.hub import HubSource
 from fetch.landing import below, set_aside
 from fetch.meter import Meter
 from fetch.needed import Needed, chosen_weights, likely, locked, needed
 from fetch.source import Listing, RemoteFile, Source
 from fetch.space import check_space
-from fetch.there import There, check_same, freshness, lacking, look, right
 from shipvlm.errors import GateError
 from shipvlm.folder import WEIGHTS_INDEX, check_folder, check_side_files, make_folder
 from shipvlm.lock import ADAPTER_CONFIG, LOCK, QUARANTINE, UNFINISHED, Lock, LockedFile, some, strangers, write_lock
@@ -134,7 +134,7 @@ def _ask(job: Job, there: There, wrong: dict[str, str]) -> Choice:
         raise error.also(files=lacking(job.out, there, wrong)) from error
     locks = {"the lock that was given": job.lock, "its own lock": job.origin, f"what {job.out} has of it": there.lock}
     for name, lock in locks.items():
-        if lock and (other := differences(as_remote(lock.files), choice.first.listing)):
+        if lock and (other := list_differences(as_remote(lock.files), choice.first.listing)):
             raise GateError(_other_bytes(job, choice, lock, name, other))
     return choice
 
@@ -145,7 +145,7 @@ def _other_bytes(job: Job, choice: Choice, lock: Lock, name: str, other: dict[st
     if listing.source == "folder":
         return f"{said}. Take another copy of it"
     again = f"shipvlm fetch {job.repo} -o {job.out}" + (" --lock FILE" if job.lock else "")
-    if isinstance(choice.second, Answer) and not differences(as_remote(lock.files), choice.second.listing):
+    if isinstance(choice.second, Answer) and not list_differences(as_remote(lock.files), choice.second.listing):
         return f"{said}. {choice.second.label} has the locked files: {again} --source modelscope"
     if lock.source == "folder":
         return f"{said}. The lock is that of a folder: shipvlm fetch path/to/folder -o {job.out}"

@@ -10,7 +10,7 @@ from fetch.tokens import Token
 from fetch.transfer import TransferError
 from shipvlm.errors import ShipvlmError
 
-# X-Error-Code of the Hub, and of fetch.scope for the same; GatedRepo depends on the token.
+# X-Error-Code of the Hub, and of fetch.modelscope for the same; GatedRepo depends on the token.
 CODES: dict[str, Situation] = {"RepoNotFound": "not-found", "RevisionNotFound": "revision-not-found"}
 DISABLED = "Access to this resource is disabled."
 BAD_TOKEN = "Invalid credentials in Authorization header"

@@ -6,16 +6,16 @@ from functools import partial
 from pathlib import Path
 
 from fetch.choose import Answer, Choice, Wanted, choose
-from fetch.compare import as_remote, differences
+from fetch.compare import as_remote, list_differences
 from fetch.download import download
+from fetch.existing import look
 from fetch.folder import copy_file, folder_listing
 from fetch.hub import hub_source
 from fetch.job import Fetched, Files, Hashed, Job, run
 from fetch.landing import final_path, part_path
+from fetch.modelscope import modelscope_source
 from fetch.needed import needed
-from fetch.scope import modelscope_source
 from fetch.source import Listing, RemoteFile, Source
-from fetch.there import look
 from fetch.tokens import hub_token, modelscope_token
 from fetch.transfer import DISK_FULL
 from shipvlm.errors import InputError, SetupError
@@ -123,7 +123,7 @@ def _check_copy(
     if not (there.lock and there.finished) or there.lock.repo != repo:
         return
     say(f"{folder}: comparing it with {out}")
-    other = differences(as_remote(there.files), listing)
+    other = list_differences(as_remote(there.files), listing)
     for file in listing.files:
         wanted = there.files.get(file.path)
         if file.sha256 is None and wanted and file.path not in other:

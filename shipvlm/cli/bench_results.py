@@ -31,7 +31,7 @@ def report(
     if (folder / MANIFEST).is_file():  # its files are others now, and still those of this result
         kept = {name: value for name, value in read_manifest(folder).items() if name not in ("schema_version", "files")}
         write_manifest(folder, kept)
-    from bench.table import verdict
+    from bench.markdown import verdict
 
     print(verdict(found))
     print(f"\nreport: {folder / 'index.html'}")
@@ -50,8 +50,8 @@ def gate(
     """
     from bench.findings import headline
     from bench.gate import judge
+    from bench.markdown import verdict
     from bench.results import read_report
-    from bench.table import verdict
 
     found = read_report(result)
     judgement = judge(found, _gates(found, recipe, settings or []))
@@ -83,7 +83,7 @@ def compare(
     if len(names) > 2:
         raise InputError("--variant is given at most twice: for the first result, then for the second")
     from bench.compare import compare as compared
-    from bench.compared import markdown
+    from bench.compare_markdown import markdown
 
     left, right = [*names, None, None][:2] if len(names) != 1 else names * 2
     found = compared(first, second, left, right)

@@ -7,7 +7,7 @@ import pytest
 
 from bench import plan
 from bench.compare import compare
-from bench.compared import markdown
+from bench.compare_markdown import markdown
 from shipvlm.errors import InputError
 from tests.bench.made_run import CASE, accuracy_lines, made_plan, made_run, timing_lines, write_run
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench import page, table
+from bench import markdown, page
 from bench.timing import STAGES
 from tests.bench.made_run import made_report
 
@@ -100,7 +100,7 @@ def test_the_verdict_comes_first(made, whole):
 
 
 def test_the_same_numbers_as_in_markdown(made, whole):
-    numbers = re.findall(r"\[[^\]]+\]", table.markdown(made))
+    numbers = re.findall(r"\[[^\]]+\]", markdown.markdown(made))
     assert len(numbers) > 50
     for number in numbers:
         assert number in whole.text

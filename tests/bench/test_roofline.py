@@ -13,8 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bench.counts import count, count_graphs, count_parameters, parameter_bytes
 from bench.graph_counts import count_graph
+from bench.limits import LIMITS, write_limits
 from bench.machine_rates import Bandwidth, Rate, Rates
-from bench.possible import LIMITS, write_limits
 from bench.roofline import kinds, limits, lines
 from bench.variants import Variant
 from bench.work import Count, Work, work_of

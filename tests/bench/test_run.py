@@ -12,8 +12,8 @@ from bench import conditions, plan, process, report
 from bench import measure as measuring
 from bench import run as running
 from bench.job import Job
+from bench.limits import LIMITS
 from bench.observations import Answered, Ended, Held, Line, Timed, attempts, blocks
-from bench.possible import LIMITS
 from bench.run import measure, run
 from bench.variants import Variant
 from convert.export import export_graphs

@@ -25,3 +25,15 @@ def empty_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(fetch.retry, "FIRST_WAIT", 0.001)
     return home
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """Where a fetch writes: not there yet."""
+    return tmp_path / "out"
+
+
+@pytest.fixture
+def said() -> list[str]:
+    """What is said to the person who waits."""
+    return []

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from fetch.download import download
 from fetch.hub import hub_source
-from fetch.scope import modelscope_source
+from fetch.modelscope import modelscope_source
 from shipvlm.lock import LockedFile
 from tests.fetch.fake_hub import FakeHub
 from tests.fetch.fake_modelscope import FakeModelScope

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from fetch import choose as module
 from fetch.access import AccessError, Situation
 from fetch.choose import Answer, Choice, Wanted, agreeing, choose, faster_first, rate, with_second
-from fetch.compare import as_remote, differences
+from fetch.compare import as_remote, list_differences
 from fetch.hub import hub_source
-from fetch.scope import modelscope_source
+from fetch.modelscope import modelscope_source
 from fetch.source import Listing, Place, RemoteFile, SourceName
 from fetch.transfer import TransferError
 from shipvlm.errors import ExecutionError, GateError, ShipvlmError
@@ -88,11 +88,6 @@ def lock_of(*files: RemoteFile, source: SourceName = "hf", commit: str | None = 
         files={file.path: LockedFile(bytes=file.bytes, sha256=file.sha256 or "2" * 64) for file in files},
         documents={},
     )
-
-
-@pytest.fixture
-def said() -> list[str]:
-    return []
 
 
 def test_the_first_decides_and_the_second_is_asked_too(said: list[str]) -> None:
@@ -250,7 +245,7 @@ FILES = st.dictionaries(
 
 @given(FILES, FILES)
 def test_lists_differ_exactly_where_size_or_a_hash_that_both_say_does(wanted, there) -> None:
-    found = differences(wanted, listing("hf", *there))
+    found = list_differences(wanted, listing("hf", *there))
     others = {file.path: file for file in there}
     for file in wanted:
         other = others.get(file.path)
@@ -266,7 +261,7 @@ def test_lists_differ_exactly_where_size_or_a_hash_that_both_say_does(wanted, th
 
 def test_locked_files_are_held_against_a_list() -> None:
     files = as_remote({"a": LockedFile(bytes=1, sha256="0" * 64), "b": LockedFile(bytes=1, sha256="0" * 64)})
-    assert differences(files, listing("hf", RemoteFile("a", 2, None, None))) == {
+    assert list_differences(files, listing("hf", RemoteFile("a", 2, None, None))) == {
         "a": "2 bytes there, 1 wanted",
         "b": "is not there",
     }

@@ -26,11 +26,6 @@ def scope():
         yield scope
 
 
-@pytest.fixture
-def out(tmp_path):
-    return tmp_path / "out"
-
-
 def test_all_files_come_and_are_hashed(hub, out):
     seen = {}
     locked = bring(out, hub, progress=lambda path, count, size: seen.update({path: (count, size)}))

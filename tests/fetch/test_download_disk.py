@@ -28,11 +28,6 @@ def hub():
         yield hub
 
 
-@pytest.fixture
-def out(tmp_path):
-    return tmp_path / "out"
-
-
 @pytest.mark.parametrize(
     "path", ["../x", "/x", "a/../../x", "a//x", ".fetch/x", ".quarantine/x", "checkpoint.lock.json"]
 )

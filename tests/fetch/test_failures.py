@@ -38,11 +38,6 @@ def scope(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeModelScope]:
 
 
 @pytest.fixture
-def out(tmp_path: Path) -> Path:
-    return tmp_path / "out"
-
-
-@pytest.fixture
 def fetch(capsys: pytest.CaptureFixture[str], out: Path, monkeypatch: pytest.MonkeyPatch) -> Fetch:
     """`fetch(hub, ...)`: from this hub alone; `fetch(hub, "--source", "auto")`: ModelScope too; exit code and words."""
 

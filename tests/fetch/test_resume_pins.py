@@ -37,16 +37,6 @@ def scope(monkeypatch):
 
 
 @pytest.fixture
-def out(tmp_path: Path) -> Path:
-    return tmp_path / "out"
-
-
-@pytest.fixture
-def said() -> list[str]:
-    return []
-
-
-@pytest.fixture
 def do(hub, out: Path, said: list[str]):
     def run(**changes: Any) -> Fetched:
         values = {"path": out, "repo": "owner/tiny", "endpoint": hub.url} | changes

@@ -42,16 +42,6 @@ def scope() -> Iterator[FakeModelScope]:
 
 
 @pytest.fixture
-def out(tmp_path: Path) -> Path:
-    return tmp_path / "out"
-
-
-@pytest.fixture
-def said() -> list[str]:
-    return []
-
-
-@pytest.fixture
 def do(hub, out: Path, said: list[str]) -> Do:
     """`do()`: fetch owner/tiny from `hub` into `out`; keywords are those of `ModelSection`."""
 

@@ -12,14 +12,14 @@ FILES = 20
 
 
 def stage(seconds: float = 0.0, resumes: bool = False, **changes: Any) -> Stage:
-    """Writes FILES files, taking `seconds`; one that resumes leaves those that are there alone."""
+    """Writes FILES files, taking `seconds`; one that resumes leaves those that are whole alone."""
 
     def make(out: Path, progress: Progress) -> Mapping[str, Any]:
         for number in range(FILES):
             progress("write", number, FILES)
-            path = out / f"{number}.txt"
-            if not path.exists():
-                path.write_text("x" * number)
+            path, text = out / f"{number}.txt", "x" * number
+            if not path.exists() or path.read_text() != text:  # a kill may leave a file that was opened but not written
+                path.write_text(text)
                 time.sleep(seconds / FILES)
         return {"files": FILES}
 

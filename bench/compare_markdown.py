@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bench.findings import METRICS
-from bench.table import lined
+from bench.markdown import lined
 from bench.words import judged, milliseconds, percent, size
 
 

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 
-from bench import evidence, findings, gate, report, table, tables, words
+from bench import evidence_tables, findings, gate, markdown, report, tables, words
 from shipvlm.recipe import GateSection
 from tests.bench.made_run import CASE, made_plan, made_report, made_run
 
@@ -48,7 +48,7 @@ def test_what_is_too_little_is_said():
 
 
 def test_the_verdict_comes_first(made):
-    text = table.markdown(made)
+    text = markdown.markdown(made)
     assert text.startswith("**PASS**: onnx-w8a8-static holds what is asked of it against original.")
     entry = made["variants"]["onnx-w8a8-static"]["ratio"][CASE.name]["ttft"]
     row = next(line for line in text.splitlines() if line.startswith("| first token (TTFT), vqa-small"))
@@ -59,7 +59,7 @@ def test_the_verdict_comes_first(made):
 
 
 def test_every_table_is_square(made):
-    for line in table.markdown(made).split("\n\n"):
+    for line in markdown.markdown(made).split("\n\n"):
         if line.startswith("|"):
             assert len({row.count("|") for row in line.splitlines()}) == 1
             assert len({len(row) for row in line.splitlines()}) == 1
@@ -76,7 +76,7 @@ def test_deltas_have_a_row_a_variant(made):
 
 
 def test_cells_cannot_break_a_table():
-    text = table.lined([["a|b", "c\nd"], ["e", "f"]])
+    text = markdown.lined([["a|b", "c\nd"], ["e", "f"]])
     assert text.splitlines()[0] == "| a\\|b | c d |"
 
 
@@ -119,22 +119,22 @@ def test_every_gate_has_words():
 def test_a_result_of_one_folder_compares_nothing(made):
     alone = copy.deepcopy({**made, "candidate": "original", "judgement": None})
     assert findings.headline(alone)[1] == "Only original was measured: nothing is compared."
-    assert "original against itself" not in table.verdict(alone)
+    assert "original against itself" not in markdown.verdict(alone)
 
 
 def test_the_tables_of_the_evidence(made):
-    fidelity = evidence.fidelity(made)
+    fidelity = evidence_tables.fidelity(made)
     assert [row.name for row in fidelity.rows] == ["w8a8-static", "onnx", "onnx-w8a8-static", "null"]
     assert "480 tokens" in fidelity.note
     assert "lower bound" in fidelity.note
-    memory = evidence.memory(made)
+    memory = evidence_tables.memory(made)
     assert "w8a8-static" not in [row.name for row in memory.rows]
     assert "torch gave out" not in memory.head  # nothing is known of it
-    [fits] = evidence.fits(made)
+    [fits] = evidence_tables.fits(made)
     assert fits.rows[2].cells == ("7.17 kB", "6,168 at once; one of 4,096 tokens (the model's own)")
-    [left_out] = evidence.disturbed(made)
+    [left_out] = evidence_tables.disturbed(made)
     assert left_out.startswith("onnx-w8a8-static, block 3, attempt 1: other processes took 40 %")
-    blocks = evidence.blocks(made)
+    blocks = evidence_tables.blocks(made)
     assert dict(zip(blocks.head, blocks.rows[2].cells, strict=True))["clean blocks"] == "5 of 6"
 
 
@@ -145,6 +145,6 @@ def test_times_alone_and_answers_alone_have_a_report():
         own = {name: [line for line in said if line.phase == phase] for name, said in lines.items()}
         found = report.build(alone, own, data, GateSection())
         assert found["complete"]
-        text = table.markdown(found)
+        text = markdown.markdown(found)
         assert ("whole answer" in text) == (phase == "timing")
         assert ("score all, %" in text or "all, % of 160" in text) == (phase == "accuracy")

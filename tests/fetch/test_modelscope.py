@@ -10,12 +10,12 @@ import huggingface_hub
 import modelscope_hub
 import pytest
 
+import fetch.modelscope
 import fetch.retry
-import fetch.scope
 from fetch.access import AccessError
 from fetch.hub import hub_source
+from fetch.modelscope import ModelScopeSource, modelscope_source
 from fetch.request import opened
-from fetch.scope import ModelScopeSource, modelscope_source
 from fetch.source import RemoteFile
 from fetch.tokens import Token
 from fetch.transfer import TransferError
@@ -156,7 +156,7 @@ def test_refusals(scope: FakeModelScope) -> None:
 
 def test_its_other_site_is_asked_when_the_first_has_no_such_model(monkeypatch: pytest.MonkeyPatch) -> None:
     with FakeModelScope(FILES, repo="owner/other") as first, FakeModelScope(FILES) as second:
-        monkeypatch.setattr(fetch.scope, "SITES", (first.url, second.url))
+        monkeypatch.setattr(fetch.modelscope, "SITES", (first.url, second.url))
         made = modelscope_source(None, None, False)
         listing = made.list("owner/tiny", None)
         assert (listing.endpoint, made.endpoint) == (second.url, None)
@@ -169,7 +169,7 @@ def test_its_other_site_is_asked_when_the_first_has_no_such_model(monkeypatch: p
 
 def test_the_other_site_is_no_way_out_of_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
     with FakeModelScope(FILES, private=True) as first, FakeModelScope(FILES) as second:
-        monkeypatch.setattr(fetch.scope, "SITES", (first.url, second.url))
+        monkeypatch.setattr(fetch.modelscope, "SITES", (first.url, second.url))
         with pytest.raises(AccessError):
             modelscope_source(None, None, False).list("owner/tiny", None)
         assert second.server.requests == []
@@ -177,7 +177,7 @@ def test_the_other_site_is_no_way_out_of_a_refusal(monkeypatch: pytest.MonkeyPat
 
 def test_its_own_sites_get_the_token() -> None:
     made = ModelScopeSource(None, TOKEN, False)
-    listing = fetch.scope.Listing("modelscope", "a/b", fetch.scope.SITES[0], "master", None, ())
+    listing = fetch.modelscope.Listing("modelscope", "a/b", fetch.modelscope.SITES[0], "master", None, ())
     assert made.label == "ModelScope"
     assert made.place(listing, "x").headers["Authorization"] == "Bearer ms-right"
 
@@ -235,7 +235,7 @@ def test_a_path_that_leaves_the_folder_is_refused(path: str) -> None:
 
 
 def test_a_list_that_is_cut_off_is_refused(scope: FakeModelScope, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fetch.scope, "MOST_FILES", 5)  # four files and a folder
+    monkeypatch.setattr(fetch.modelscope, "MOST_FILES", 5)  # four files and a folder
     assert refused(scope).situation == "not-a-hub"
 
 
@@ -248,7 +248,7 @@ def test_an_empty_hash_is_none(scope: FakeModelScope) -> None:
 
 def test_a_revision_that_the_first_site_lacks_is_not_looked_for_on_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
     with FakeModelScope(FILES) as first, FakeModelScope(FILES, repo="owner/other") as second:
-        monkeypatch.setattr(fetch.scope, "SITES", (first.url, second.url))
+        monkeypatch.setattr(fetch.modelscope, "SITES", (first.url, second.url))
         with pytest.raises(AccessError) as caught:
             modelscope_source(None, None, False).list("owner/tiny", "v9")
         assert caught.value.situation == "revision-not-found"
