@@ -24,7 +24,7 @@ from bench.variants import NULL, Variant
 from bench.workloads import CASES, Case
 from calib_data.records import Record, digest
 from shipvlm.errors import InputError
-from shipvlm.recipe import BenchSection
+from shipvlm.recipe import BenchSection, GateSection
 from shipvlm.runtime.model import Device, Dtype, Engine
 from shipvlm.stages import code_digest
 
@@ -72,6 +72,7 @@ class Plan(Frozen):
     items: tuple[Item, ...]
     data: dict[str, Any]
     settings: dict[str, Any]
+    gates: GateSection
     command: str
     machine: dict[str, Any]
     libraries: dict[str, str]
@@ -88,7 +89,12 @@ class Missing(Frozen):
 
 
 def make(
-    variants: Sequence[Variant], scored: Sequence[Record], timed: Sequence[Record], section: BenchSection, command: str
+    variants: Sequence[Variant],
+    scored: Sequence[Record],
+    timed: Sequence[Record],
+    section: BenchSection,
+    gates: GateSection,
+    command: str,
 ) -> Plan:
     """The plan to measure `variants`, answers to `scored` and the times of requests made of `timed`."""
     by_folder = {
@@ -147,6 +153,7 @@ def make(
             **describe_data(scored),
         },
         settings=section.model_dump(mode="json", exclude={"data"}),
+        gates=gates,
         command=command,
         machine=where,
         libraries=used,

@@ -13,7 +13,6 @@ from bench.observations import Line
 from bench.plan import Plan
 from bench.variants import EXTRAS, NULL
 from calib_data.records import Record
-from shipvlm.recipe import GateSection
 
 SCHEMA_VERSION = 3
 REPORT, MARKDOWN, PAGE = "bench.json", "bench.md", "index.html"
@@ -25,22 +24,21 @@ def write(
     made: Plan,
     measured: Mapping[str, Lines],
     records: Sequence[Record] = (),
-    gates: GateSection | None = None,
 ) -> dict[str, Any]:
     """Write the report of `measured`, the lines of each variant of `made`, in all its forms; return bench.json's dict.
 
     `records` are the data set, for the pictures of the answers that lost most.
     """
     limits = json.loads((out / LIMITS).read_bytes()) if (out / LIMITS).is_file() else None
-    report = build(made, measured, records, gates or GateSection(), limits)
+    report = build(made, measured, records, limits)
     render(out, report)
     return report
 
 
-def rebuild(out: Path, records: Sequence[Record] = (), gates: GateSection | None = None) -> dict[str, Any]:
+def rebuild(out: Path, records: Sequence[Record] = ()) -> dict[str, Any]:
     """The report of what was measured so far in `out`, from its plan and lines. Raises as `bench.plan.read`."""
     made = plan.read(out)
-    return write(out, made, plan.lines(out, made), records, gates)
+    return write(out, made, plan.lines(out, made), records)
 
 
 def render(out: Path, report: Mapping[str, Any]) -> None:
@@ -54,7 +52,6 @@ def build(
     made: Plan,
     measured: Mapping[str, Lines],
     records: Sequence[Record],
-    gates: GateSection,
     limits: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The report as data. The candidate is the last variant that was given: what would be shipped.
@@ -79,7 +76,7 @@ def build(
         "candidate": candidate(made),
         "complete": not missing,
         "missing": missing,
-        "gates": gates.model_dump(mode="json"),
+        "gates": made.gates.model_dump(mode="json"),
         "cases": {case.name: case.model_dump(mode="json") for case in made.cases},
         "variants": entries,
         "limits": limits,
@@ -90,7 +87,7 @@ def build(
         "machine": made.machine,
         "libraries": made.libraries,
     }
-    judged = gate.judge(report, gates)
+    judged = gate.judge(report, made.gates)
     return report | {"judgement": judged.as_dict() if judged else None}
 
 

@@ -47,8 +47,8 @@ def run(
     that cannot be written to; what a process raised; ExecutionError with the last words of one that died, and where
     two timed requests saw the same picture; Interrupted, with what is missing, on Ctrl-C.
     """
-    made = measure(given, records, section, out, command=command, progress=progress, say=say)
-    return report.write(out, made, plan.lines(out, made), records, gates)
+    made = measure(given, records, section, out, gates=gates, command=command, progress=progress, say=say)
+    return report.write(out, made, plan.lines(out, made), records)
 
 
 def measure(
@@ -57,6 +57,7 @@ def measure(
     section: BenchSection,
     out: Path,
     *,
+    gates: GateSection | None = None,
     command: str = "",
     progress: Progress | None = None,
     say: Say | None = None,
@@ -66,7 +67,7 @@ def measure(
     variants = variants_of(given, section)
     make_folder(out / plan.OBSERVATIONS)  # before the work
     timed = plan.spread(scored, section.latency_items * max(case.batch for case in plan.cases(section)))
-    made = plan.make(variants, scored, timed, section, command)
+    made = plan.make(variants, scored, timed, section, gates or GateSection(), command)
     known = plan.write(out, made)
     session = _Session(made, variants, scored, timed, section, out, progress or (lambda *_: None))
     try:

@@ -1,9 +1,10 @@
 """A checkpoint of a published size with random weights, and its graphs, to time a size without its weights.
 
-    python -m benchmarks.published_size qwen3-vl-8b build/qwen3-vl-8b --graphs fp16
+    python -m benchmarks.published_size qwen3-vl-8b build/qwen3-vl-8b --graphs fp16 --scheme w4a16
 
-writes `original/` and `onnx-fp16/`. Answers are noise, so only times and memory mean something. The graphs are not held
-against the checkpoint: their code is, on the default model, whenever `make` runs.
+writes `original/`, `onnx-fp16/`, and with a scheme `w4a16/` and `onnx-w4a16/`. Answers are noise, so only times and
+memory mean something. The graphs are not held against the checkpoint: their code is, on the default model, by every
+`make`.
 """
 
 import json
@@ -18,12 +19,14 @@ from safetensors.torch import save_file
 
 from convert.builder import Precision
 from convert.export import export_graphs
+from quantize.stage import run as quantize
 from shipvlm.cli.progress import shown
 from shipvlm.errors import InputError
 from shipvlm.families.qwen3_vl.parameters import parameter_shapes
 from shipvlm.families.qwen3_vl.published import PUBLISHED
 from shipvlm.families.qwen3_vl.shape import Shape, read_shape
 from shipvlm.folder import PICTURE_SETTINGS, WEIGHTS_INDEX, copy_side_files, make_folder
+from shipvlm.recipe import QuantizeSection
 
 WORDS = Path("examples/tiny_qwen3_vl")  # whose tokenizer, template and picture settings are taken
 SHARD_BYTES = 4e9
@@ -83,6 +86,9 @@ def main(
     name: Annotated[str, typer.Argument(help=f"One of {', '.join(PUBLISHED)}.")],
     out: Annotated[Path, typer.Argument(help="Folder for the checkpoint and the graphs.")],
     graphs: Annotated[Precision, typer.Option(help="What the graphs compute in.")] = "fp16",
+    scheme: Annotated[
+        Literal["w8a16", "w4a16"] | None, typer.Option(help="Also weights rounded to this, and their graphs.")
+    ] = None,
     device: Annotated[Literal["cpu", "cuda"], typer.Option(help="Where the weights are drawn.")] = "cpu",
 ) -> None:
     """Write a checkpoint of a published size with random weights, and its graphs."""
@@ -90,6 +96,11 @@ def main(
     with shown() as (progress, _):
         make_folder(out / f"onnx-{graphs}")
         export_graphs(out / "original", out / f"onnx-{graphs}", graphs, progress)
+        if scheme:
+            make_folder(out / scheme)
+            quantize(out / "original", QuantizeSection(scheme=scheme), None, out / scheme, progress)
+            make_folder(out / f"onnx-{scheme}")
+            export_graphs(out / scheme, out / f"onnx-{scheme}", graphs, progress)
 
 
 if __name__ == "__main__":

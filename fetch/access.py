@@ -57,6 +57,7 @@ Field = Literal[
     "hf_hub_command",  # no mirror
     "modelscope_hub_command",
     "modelscope_command",
+    "part",  # folder that only the source that refuses can complete: modelscope_command has another one
 ]
 FIELDS = get_args(Field)
 TEXTS = {"en": messages_en, "zh": messages_zh}
@@ -145,14 +146,18 @@ def commands(
     lock: Path | None = None,
     token_file: Path | None = None,
     allow_token: bool = False,
+    part: Path | None = None,
 ) -> dict[str, str]:
     """The fields with commands: this fetch again, and the same with one thing changed, as they are typed.
 
-    A revision or a token of one hub says nothing on the other, so commands for the other have neither.
+    A revision or a token of one hub says nothing on the other, so commands for the other have neither. `part` is the
+    folder when it holds what only its own source can complete: ModelScope gets another one.
     """
-    common = ["shipvlm", "fetch", repo, *_option("-o", out), *_option("--lock", lock)]
+    options = _option("--lock", lock)
     for pattern in include:
-        common += ["--include", pattern]
+        options += ["--include", pattern]
+    common = ["shipvlm", "fetch", repo, *_option("-o", out), *options]
+    other = ["shipvlm", "fetch", repo, *_option("-o", f"{part}-modelscope" if part else out), *options]
     token, at = _option("--token-file", token_file), _option("--revision", revision)
     there = [*common, *_option("--source", None if source == "auto" else source), *_option("--endpoint", endpoint)]
     hub = "modelscope" if source == "modelscope" else "hf"
@@ -170,9 +175,10 @@ def commands(
         "public_command": [*there, *at],
         "mirror_command": [*there, *token, ALLOW, *at],
         **homes,
-        "modelscope_command": [*common, "--source", "modelscope"],
+        "modelscope_command": [*other, "--source", "modelscope"],
     }
-    return {name: shlex.join(words) for name, words in named.items()} | ({"lock": str(lock)} if lock else {})
+    known = {name: str(path) for name, path in (("lock", lock), ("part", part)) if path}
+    return {name: shlex.join(words) for name, words in named.items()} | known
 
 
 def _option(name: str, value: object) -> list[str]:

@@ -1,5 +1,7 @@
 """Downloads many files at the same time: what is there and right stays, what comes wrong is set aside and asked again.
 
+A source that trickles is left for the next one, and asked again when that has nothing.
+
 One file that cannot be had does not keep the others from coming.
 """
 
@@ -13,6 +15,7 @@ from time import monotonic
 from fetch.access import AccessError
 from fetch.hashing import file_difference
 from fetch.landing import final_path, part_path, set_aside, set_part_aside
+from fetch.pace import Pace, Slow
 from fetch.parallel import in_parallel
 from fetch.request import Refused
 from fetch.retry import Again
@@ -62,7 +65,7 @@ def download(
     say: Say,
     workers: int = 8,
 ) -> dict[str, LockedFile]:
-    """Bring `files` into `folder`, each from the first of `sources`, or from the next when that failed twice.
+    """Bring `files` into `folder`, each from the first of `sources`, or the next when that fails twice or trickles.
 
     Returns {path: bytes and sha256}, all verified. `progress` and `say` are called from several threads.
     What is on its way lies in `.fetch`, and the next call goes on from there; bytes that are not the listed ones are
@@ -117,15 +120,22 @@ class _Bringing:
     progress: BytesProgress
     say: Say
     stop: Event
+    slow: set[str] = field(default_factory=set)  # sources that were said to be slow
 
     def __call__(self, file: RemoteFile) -> str | _Failure:
         failure = _Failure()
-        for source, listing in self.sources:
+        order = list(self.sources)
+        for number, (source, listing) in enumerate(order):  # which grows meanwhile
+            patient = number + 1 >= len(self.sources)
             if failure.problems:
                 self.say(f"{file.path}: {failure.problems[-1]}; asking {source.label}")
             for tries_left in reversed(range(TRIES)):
                 try:
-                    return self._fetch(file, source, listing)
+                    return self._fetch(file, source, listing, patient)
+                except Slow as error:
+                    failure.problems.append(f"{source.label}: {error}")
+                    order.append((source, listing))  # slow is better than nothing
+                    break
                 except Mismatch as error:
                     aside = self._set_aside(file)
                     failure.kept |= bool(aside)
@@ -156,24 +166,36 @@ class _Bringing:
         if final:
             raise error
 
-    def _fetch(self, file: RemoteFile, source: Source, listing: Listing) -> str:
+    def _fetch(self, file: RemoteFile, source: Source, listing: Listing, patient: bool) -> str:
         part = part_path(self.folder, file.path)
-        sha256 = fetch_file(lambda: source.place(listing, file.path), file, part, self._report(file))
+        sha256 = fetch_file(
+            lambda: source.place(listing, file.path), file, part, self._report(file, source.label, patient)
+        )
         part.rename(final_path(self.folder, file.path))
         return sha256
 
-    def _report(self, file: RemoteFile) -> Callable[[int], None]:
-        last = 0.0
+    def _report(self, file: RemoteFile, label: str, patient: bool) -> Callable[[int], None]:
+        """For `fetch_file`: tells how far it is, and stops it. A slow source is left, but by the `patient`."""
+        last, pace = 0.0, Pace()
 
         def report(count: int) -> None:
             nonlocal last
             if self.stop.is_set():
                 raise _Stopped
+            if count < file.bytes and (rate := pace.slow(count)) is not None:
+                self._tell_slow(file, label, f"slow ({rate / 1e3:,.1f} kB/s)", patient)
             if count == file.bytes or monotonic() - last > REPORT_EVERY:
                 last = monotonic()
                 self.progress(file.path, count, file.bytes)
 
         return report
+
+    def _tell_slow(self, file: RemoteFile, label: str, how: str, patient: bool) -> None:
+        if not patient:
+            raise Slow(how)
+        if label not in self.slow:
+            self.slow.add(label)
+            self.say(f"{label} is {how}: {file.path}. Stop it to try elsewhere. {_kept_for(self.sources)}")
 
     def _set_aside(self, file: RemoteFile) -> str:
         """A part that is whole and wrong would never become right. Says where it is now."""
@@ -185,7 +207,7 @@ class _Bringing:
 
 def _error(failures: Mapping[str, _Failure], sources: Sources, folder: Path) -> ShipvlmError:
     """One error for all files that did not come: wrong bytes before a network that gave up."""
-    next_step = "What came is kept: run the same shipvlm fetch again, or take another --source or --endpoint"
+    next_step = _kept_for(sources)
     if wrong := [f"{path}: {failure.briefly()}" for path, failure in failures.items() if failure.wrong]:
         more = [f"and {len(wrong) - NAMED} more"] if len(wrong) > NAMED else []
         lines = [f"{folder}: bytes that came are not the listed ones:", *wrong[:NAMED], *more, next_step]
@@ -197,6 +219,12 @@ def _error(failures: Mapping[str, _Failure], sources: Sources, folder: Path) -> 
         return first.also(kept="yes" if _something_came(folder) else None)
     problems = {path: str(failure) for path, failure in failures.items()}
     return TransferError(f"{folder}: not all files came. {some(problems)}. {next_step}")
+
+
+def _kept_for(sources: Sources) -> str:
+    """What goes on in the same folder: another source alone does not, when the folder holds only a part."""
+    other = "another --endpoint" if len(sources) > 1 else "another --endpoint or --source auto"
+    return f"What came is kept: run the same shipvlm fetch again, or with {other}"
 
 
 def _something_came(folder: Path) -> bool:

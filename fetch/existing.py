@@ -5,21 +5,38 @@ It decides whether a fetch begins, goes on, mends or keeps, and whether it may w
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from fetch.choose import Answer, Wanted, ask, briefly, in_background, result
 from fetch.source import Source
+from shipvlm.data_files import is_document
 from shipvlm.errors import GateError, InputError
-from shipvlm.lock import LOCK, QUARANTINE, UNFINISHED, Lock, LockedFile, differences, is_commit, read_lock, some
+from shipvlm.lock import (
+    LOCK,
+    QUARANTINE,
+    UNFINISHED,
+    Lock,
+    LockedFile,
+    differences,
+    is_commit,
+    is_ours,
+    read_lock,
+    some,
+)
 from shipvlm.stages import BytesProgress
 
 
 @dataclass(frozen=True)
 class There:
-    """What an output folder holds. `lock` of an unfinished one has the files that are known so far."""
+    """What an output folder holds. `lock` of an unfinished one has the files that are known so far.
+
+    `asked`, of a finished one in which a later fetch was broken off: the patterns of what that was to bring.
+    """
 
     lock: Lock | None
     finished: bool = False
+    asked: tuple[str, ...] | None = None
 
     @property
     def files(self) -> dict[str, LockedFile]:
@@ -30,12 +47,15 @@ def look(out: Path) -> There:
     """What is in `out`. Raises `InputError` for a folder with other things, and for a lock that cannot be read."""
     if (out / UNFINISHED).is_symlink():
         raise InputError(f"{out / UNFINISHED}: is a link, and a fetch would write to where it points; remove it")
-    for path in (out / LOCK, out / UNFINISHED / LOCK):
-        if path.is_file():
-            try:
-                return There(read_lock(path), finished=path.parent == out)
-            except InputError as error:
-                raise InputError(f"{out}: its lock cannot be used; give another folder with -o ({error})") from error
+    paths = (out / LOCK, out / UNFINISHED / LOCK)
+    try:
+        finished, unfinished = (read_lock(path) if path.is_file() else None for path in paths)
+    except InputError as error:
+        raise InputError(f"{out}: its lock cannot be used; give another folder with -o ({error})") from error
+    if finished:
+        return There(finished, True, unfinished.include if unfinished else None)
+    if unfinished:
+        return There(unfinished)
     if out.exists() and not (out.is_dir() and {path.name for path in out.iterdir()} <= {UNFINISHED, QUARANTINE}):
         raise InputError(
             f"{out}: exists and has no {LOCK}; give another folder with -o. shipvlm fetch {out} -o OTHER makes a "
@@ -65,11 +85,38 @@ def lacking(out: Path, there: There, wrong: Collection[str]) -> str | None:
 
 
 def right(out: Path, there: There, progress: BytesProgress) -> tuple[dict[str, LockedFile], dict[str, str]]:
-    """Files of a finished folder that are as locked, and {path: what is wrong} of the others: all are hashed."""
+    """Files of a finished folder that are as locked, and {path: what is wrong} of the others: all are hashed.
+
+    What an extension that was broken off brought is neither.
+    """
     if not (there.lock and there.finished):
         return {}, {}
-    wrong = differences(out, there.lock, progress)
+    found, brought = differences(out, there.lock, progress), leftovers(out, there, there.files)
+    wrong = {path: problem for path, problem in found.items() if path not in brought}
     return {path: file for path, file in there.files.items() if path not in wrong}, wrong
+
+
+def leftovers(out: Path, there: There, listed: Collection[str]) -> list[str]:
+    """Files that fetches which were broken off have left in `out` and that are not `listed`.
+
+    In an unfinished folder that is every other file. In a finished one, which a person may have put own files into,
+    it is what such a fetch could bring: what its patterns fit, and documents.
+    """
+    if there.finished and there.asked is None:
+        return []
+    paths = sorted(path for path in out.rglob("*") if path.is_symlink() or path.is_file())
+    names = [path.relative_to(out).as_posix() for path in paths]
+    others = [name for name in names if name not in listed and not is_ours(name)]
+    if not there.finished:
+        return others
+    patterns = there.asked or ()
+    return [name for name in others if is_document(name) or any(fnmatchcase(name, pattern) for pattern in patterns)]
+
+
+def part_of_another(out: Path, source: str, given: Path | None) -> bool:
+    """Whether `out` holds a part that `source` cannot complete: without a lock that is `given`, only its own can."""
+    there = look(out)
+    return bool(there.lock and not there.finished and not given and there.lock.source != source)
 
 
 def freshness(lock: Lock, sources: Sequence[Source]) -> str:

@@ -15,7 +15,7 @@ from fetch.access import HUBS, AccessError
 from fetch.card import LONGEST, licence
 from fetch.choose import Answer, Choice, Wanted, agreeing, faster_first, with_second
 from fetch.compare import as_remote, list_differences
-from fetch.existing import There, check_same, freshness, lacking, look, right
+from fetch.existing import There, check_same, freshness, lacking, leftovers, look, right
 from fetch.hub import HubSource
 from fetch.landing import below, set_aside
 from fetch.meter import Meter
@@ -24,7 +24,7 @@ from fetch.source import Listing, RemoteFile, Source
 from fetch.space import check_space
 from shipvlm.errors import GateError
 from shipvlm.folder import WEIGHTS_INDEX, check_folder, check_side_files, make_folder
-from shipvlm.lock import ADAPTER_CONFIG, LOCK, QUARANTINE, UNFINISHED, Lock, LockedFile, some, strangers, write_lock
+from shipvlm.lock import ADAPTER_CONFIG, LOCK, UNFINISHED, Lock, LockedFile, some, strangers, write_lock
 from shipvlm.stages import BytesProgress, Say
 from shipvlm.words import plain
 
@@ -78,8 +78,11 @@ def run(job: Job) -> Fetched:
         job.say(f"{job.out}: verifying the files that are there")
     elif there.lock:
         job.say(f"{job.out}: going on at commit {there.lock.commit}, where an earlier fetch ended")
+    extended = there.lock is None or not set(job.include) <= set(there.lock.include)
+    if there.finished and not extended:
+        _set_others_aside(job, there, there.files)
     kept, wrong = right(job.out, there, job.progress)
-    if there.lock and there.finished and not wrong and set(job.include) <= set(there.lock.include):
+    if there.lock and there.finished and not wrong and not extended:
         shutil.rmtree(job.out / UNFINISHED, ignore_errors=True)
         state = freshness(there.lock, job.sources)
         return _checked(Fetched(job.out, there.lock, True, state, None, None, 0, perf_counter() - start))
@@ -114,8 +117,7 @@ def _fetch(job: Job, there: There, choice: Choice, kept: Hashed, start: float) -
             "documents": {path: file for path, file in hashed.items() if path in documents},
         }
     )
-    if not there.finished:
-        _set_others_aside(job, hashed)
+    _set_others_aside(job, there, hashed)
     write_lock(lock, job.out / LOCK)
     shutil.rmtree(job.out / UNFINISHED)
     terms = HUBS[listing.source]["page"].format(repo=listing.repo) if listing.gated else None
@@ -135,17 +137,22 @@ def _ask(job: Job, there: There, wrong: dict[str, str]) -> Choice:
     locks = {"the lock that was given": job.lock, "its own lock": job.origin, f"what {job.out} has of it": there.lock}
     for name, lock in locks.items():
         if lock and (other := list_differences(as_remote(lock.files), choice.first.listing)):
-            raise GateError(_other_bytes(job, choice, lock, name, other))
+            raise GateError(_other_bytes(job, there, choice, lock, name, other))
     return choice
 
 
-def _other_bytes(job: Job, choice: Choice, lock: Lock, name: str, other: dict[str, str]) -> str:
+def _other_bytes(job: Job, there: There, choice: Choice, lock: Lock, name: str, other: dict[str, str]) -> str:
     listing, label = choice.first.listing, choice.first.label
     said = f"{label}: other files than {name}: {some(other)}"
     if listing.source == "folder":
         return f"{said}. Take another copy of it"
     again = f"shipvlm fetch {job.repo} -o {job.out}" + (" --lock FILE" if job.lock else "")
-    if isinstance(choice.second, Answer) and not list_differences(as_remote(lock.files), choice.second.listing):
+    whole = job.lock or there.finished or there.lock is None  # else only its own source goes on
+    if (
+        whole
+        and isinstance(choice.second, Answer)
+        and not list_differences(as_remote(lock.files), choice.second.listing)
+    ):
         return f"{said}. {choice.second.label} has the locked files: {again} --source modelscope"
     if lock.source == "folder":
         return f"{said}. The lock is that of a folder: shipvlm fetch path/to/folder -o {job.out}"
@@ -214,17 +221,21 @@ def _header(job: Job, there: There, listing: Listing, include: Sequence[str]) ->
 
 
 def _write_unfinished(job: Job, there: There, header: Lock, files: Hashed) -> None:
-    """Say that the folder is not complete, and what is known of it. One that is mended keeps what it has."""
-    lock = there.lock if there.finished and there.lock else header.model_copy(update={"files": files, "documents": {}})
+    """Say that the folder is not complete, and what is known of it.
+
+    One that is mended or extended keeps what it has; what was ever asked for besides is remembered until all agrees.
+    """
+    if there.finished and there.lock:
+        lock = there.lock.model_copy(update={"include": tuple(sorted({*header.include, *(there.asked or ())}))})
+    else:
+        lock = header.model_copy(update={"files": files, "documents": {}})
     write_lock(lock, job.out / UNFINISHED / LOCK)
 
 
-def _set_others_aside(job: Job, hashed: Hashed) -> None:
+def _set_others_aside(job: Job, there: There, listed: Hashed) -> None:
     """What an earlier attempt brought and this one does not want, as for another --include, does not stay."""
-    for path in sorted(path for path in job.out.rglob("*") if path.is_symlink() or path.is_file()):
-        name = path.relative_to(job.out).as_posix()
-        if name not in hashed and name.partition("/")[0] not in (UNFINISHED, QUARANTINE, LOCK):
-            job.say(f"{name}: is not asked for any more; set aside as {set_aside(job.out, name).relative_to(job.out)}")
+    for name in leftovers(job.out, there, listed):
+        job.say(f"{name}: is not asked for any more; set aside as {set_aside(job.out, name).relative_to(job.out)}")
 
 
 def _known(files: Files) -> Hashed:

@@ -173,15 +173,20 @@ SITUATIONS: dict[str, tuple[Line, ...]] = {
 }
 
 SAME_TERMS = "The model's licence binds you there too."
+APART: tuple[Line, ...] = (
+    ("part", "Into another folder, as {part} holds a part that only {hub} or a mirror of it can complete:"),
+)
 MODELSCOPE: dict[str, tuple[Line, ...]] = {
     "same": (
         ("", "ModelScope has the same weights (every sha256 that both list is equal). " + SAME_TERMS),
+        *APART,
         ("", "    {modelscope_command}"),
     ),
     "different": (("", "ModelScope has a model of this name with other bytes: it is no replacement."),),
     "there": (
         ("", "ModelScope has a model of this name. Whether its bytes are the same is not known: there is no list to"),
         ("", "compare them with; a checkpoint.lock.json given with --lock would settle it. " + SAME_TERMS),
+        *APART,
         ("", "    {modelscope_command}"),
     ),
     "no revision": (("", "ModelScope has a model of this name, but not this revision."),),

@@ -168,15 +168,20 @@ SITUATIONS: dict[str, tuple[Line, ...]] = {
 }
 
 SAME_TERMS = "在那里下载同样要遵守模型的许可证。"
+APART: tuple[Line, ...] = (
+    ("part", "要下载到另一个文件夹，因为 {part} 里有未完成的下载，只能由 {hub} 或其镜像站续传："),
+)
 MODELSCOPE: dict[str, tuple[Line, ...]] = {
     "same": (
         ("", "魔搭 ModelScope 上有相同的权重（两边都给出 sha256 的文件全部一致）。" + SAME_TERMS),
+        *APART,
         ("", "    {modelscope_command}"),
     ),
     "different": (("", "魔搭 ModelScope 上有同名模型，但文件内容不同，不能替代。"),),
     "there": (
         ("", "魔搭 ModelScope 上有同名模型，但无法确认文件是否相同：这边拿不到文件清单，没法比对；"),
         ("", "用 --lock 指定一份 checkpoint.lock.json 就能确认。" + SAME_TERMS),
+        *APART,
         ("", "    {modelscope_command}"),
     ),
     "no revision": (("", "魔搭 ModelScope 上有同名模型，但没有这个版本。"),),

@@ -4,6 +4,7 @@ import errno
 import re
 from collections.abc import Callable
 from pathlib import Path
+from time import monotonic
 from typing import BinaryIO
 
 import requests
@@ -17,6 +18,7 @@ from shipvlm.errors import ExecutionError, SetupError
 # Bytes at a time: enough that Python's own work does not count (TLS gives 16 kB a piece), and so few that a slow source
 # is seen to move. A connection that is reset loses what it has of them.
 BLOCK = 1 << 17
+SMALL_BLOCK = 1 << 13  # of a source that is slow, or not known yet: it is seen to be slow before 128 kB are there
 PROGRESS = 1 << 16  # bytes that an attempt must add, so that its failure does not count
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
 
@@ -89,8 +91,11 @@ def _attempt(place: Callable[[], Place], arriving: _Arriving) -> None:
     try:
         with opened(place(), start=arriving.count) as response:
             _check(response, arriving)
+            block = SMALL_BLOCK
             while left := arriving.wanted.bytes - arriving.count:
-                data = response.raw.read(min(BLOCK, left), decode_content=False)
+                asked = monotonic()
+                data = response.raw.read(min(block, left), decode_content=False)
+                block = min(BLOCK, 2 * block) if monotonic() - asked < 1 else SMALL_BLOCK
                 if not data:
                     raise Again("the connection ended early")
                 arriving.add(data)

@@ -5,15 +5,15 @@ else than what was built.
 """
 
 import json
-import os
-from collections.abc import Iterable, Mapping
-from hashlib import file_digest, sha256
+from collections.abc import Callable, Mapping
+from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from shipvlm.errors import GateError, InputError
 from shipvlm.folder import MANIFEST, SIDE_FILES, WEIGHTS_INDEX, weight_files
-from shipvlm.lock import check_finished, check_table, some
+from shipvlm.lock import Lock, OnBytes, check_finished, check_table, file_sha256, some
 
 SCHEMA_VERSION = 1
 
@@ -51,14 +51,14 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def verify(folder: Path) -> dict[str, Any]:
-    """Hash every file of `folder` again and return its manifest.
+def verify(folder: Path, on_bytes: OnBytes = lambda *_: None) -> dict[str, Any]:
+    """Hash every file of `folder` again and return its manifest. `on_bytes` as for `shipvlm.lock.differences`.
 
     Raises `GateError` naming files that changed, are missing or are not in the manifest, `InputError` as
     `read_manifest` does.
     """
     manifest = read_manifest(folder)
-    wanted, found = manifest["files"], file_table(folder)
+    wanted, found = manifest["files"], file_table(folder, on_bytes)
     different = {
         "changed": [name for name in wanted if name in found and found[name] != wanted[name]],
         "missing": [name for name in wanted if name not in found],
@@ -75,36 +75,42 @@ def folder_digest(folder: Path) -> str:
     return sha256((folder / MANIFEST).read_bytes()).hexdigest()
 
 
-def checkpoint_digest(folder: Path) -> str:
+def checkpoint_digest(folder: Path, verified: Lock | None = None) -> str:
     """sha256 of a checkpoint's files: weights, their index, and `SIDE_FILES`. Other files there do not matter.
 
+    `verified`: the lock that this process has just held every byte against; the sha256 of its files are taken.
     Raises `GateError` when the folder was fetched and its bytes are not those of its lock, `InputError` when its
     download was broken off.
     """
     check_finished(folder)
     side = [name for name in (*SIDE_FILES, WEIGHTS_INDEX) if (folder / name).is_file()]
-    table = _table(folder, [*(path.name for path in weight_files(folder)), *side])
+    names = sorted([*(path.name for path in weight_files(folder)), *side])
+    known = {name: file.model_dump() for name, file in verified.files.items()} if verified else {}
+    table = {name: known[name] if name in known else _entry(folder / name) for name in names}
     check_table(folder, table)
     return sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()
 
 
-def file_table(folder: Path) -> dict[str, dict[str, Any]]:
+def file_table(folder: Path, on_bytes: OnBytes = lambda *_: None) -> dict[str, dict[str, Any]]:
     """{relative path: {bytes, sha256}} of every file below `folder` but its manifest, in name order.
 
+    `on_bytes` as for `shipvlm.lock.differences`.
     Raises `InputError` for a link, which could change without a file here changing, and for what is no plain file.
     """
     paths = [path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()]
     for path in paths:
         if path.is_symlink() or not path.is_file():
             raise InputError(f"{path}: is a link or no plain file; put the file itself there")
-    names = (path.relative_to(folder).as_posix() for path in paths)
-    return _table(folder, (name for name in names if name != MANIFEST))
+    sizes = {path.relative_to(folder).as_posix(): path.stat().st_size for path in paths}
+    names = sorted(name for name in sizes if name != MANIFEST)
+    for name in names:
+        on_bytes(name, 0, sizes[name])
+    return {name: _entry(folder / name, partial(_told, on_bytes, name, sizes[name])) for name in names}
 
 
-def _table(folder: Path, names: Iterable[str]) -> dict[str, dict[str, Any]]:
-    return {name: _entry(folder / name) for name in sorted(names)}
+def _told(on_bytes: OnBytes, name: str, size: int, count: int) -> None:
+    on_bytes(name, count, size)
 
 
-def _entry(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        return {"bytes": os.fstat(file.fileno()).st_size, "sha256": file_digest(file, "sha256").hexdigest()}
+def _entry(path: Path, on_bytes: Callable[[int], None] = lambda _: None) -> dict[str, Any]:
+    return {"bytes": path.stat().st_size, "sha256": file_sha256(path, on_bytes)}

@@ -63,6 +63,7 @@ LoadedPath = Annotated[SafePath, AfterValidator(_loaded)]
 DocumentPath = Annotated[SafePath, AfterValidator(_document)]
 Plain = Annotated[str, AfterValidator(plain)]  # it is printed
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+OnBytes = Callable[[str, int, int], None]  # path, bytes of it that are hashed, its size; from any thread
 Commit = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
 
 
@@ -133,12 +134,10 @@ def check_finished(folder: Path) -> None:
         raise InputError(f"{folder}: its download is not complete; the same shipvlm fetch goes on from there")
 
 
-def differences(
-    folder: Path, lock: Lock, on_bytes: Callable[[str, int, int], None] = lambda *_: None
-) -> dict[str, str]:
+def differences(folder: Path, lock: Lock, on_bytes: OnBytes = lambda *_: None) -> dict[str, str]:
     """Hash every locked file in `folder`: {path: what is wrong with it}, empty when all are as locked.
 
-    `on_bytes` gets a path, how many bytes of it are hashed, and its size; from several threads.
+    `on_bytes` is told of each file before the first is hashed, then how far each is.
 
     A link counts as wrong: what it points to can change without the folder changing. So does a file beside the locked
     ones that would be loaded with them.
@@ -159,9 +158,7 @@ def strangers(folder: Path, known: Collection[str]) -> list[str]:
     return sorted(name for name in names if name not in known)
 
 
-def difference(
-    folder: Path, path: str, wanted: LockedFile, on_bytes: Callable[[str, int, int], None] = lambda *_: None
-) -> str | None:
+def difference(folder: Path, path: str, wanted: LockedFile, on_bytes: OnBytes = lambda *_: None) -> str | None:
     """What is wrong with one file of `folder`, None when it is as locked. `on_bytes` as for `differences`."""
     file = folder / path
     if any(part.is_symlink() for part in (file, *file.parents[: path.count("/")])):
@@ -184,14 +181,14 @@ def file_sha256(file: Path, on_bytes: Callable[[int], None]) -> str:
     return total.hexdigest()
 
 
-def verify_lock(folder: Path) -> Lock:
-    """Hash the files of `folder` again and return its lock.
+def verify_lock(folder: Path, on_bytes: OnBytes = lambda *_: None) -> Lock:
+    """Hash the files of `folder` again and return its lock. `on_bytes` as for `differences`.
 
     Raises `GateError` naming the files that are not as locked, `InputError` as `read_lock` and `check_finished` do.
     """
     check_finished(folder)
     lock = read_lock(folder / LOCK)
-    refuse(folder, differences(folder, lock))
+    refuse(folder, differences(folder, lock, on_bytes))
     return lock
 
 

@@ -119,8 +119,7 @@ def _rendered(folder: Path, raw: bool) -> dict[str, Any]:
 
     data = plan.read(folder).data["name"]
     records = load_records(data) if data in SHIPPED else ()  # other data only has its name here: no pictures
-    gates = GateSection.model_validate(read_report(folder)["gates"]) if there else None
-    return rebuild(folder, records, gates)
+    return rebuild(folder, records)
 
 
 def _gates(found: dict[str, Any], recipe: Path | None, settings: list[str]) -> GateSection:

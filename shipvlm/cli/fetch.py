@@ -51,6 +51,7 @@ def fetch(
     A run that was broken off goes on where it was. A second run verifies what is there and fetches only what is wrong.
     """
     from fetch.access import AccessError, commands
+    from fetch.existing import part_of_another
     from fetch.stage import fetch as fetch_repo
     from fetch.stage import fetch_folder
     from shipvlm.cli.progress import bytes_shown
@@ -77,8 +78,20 @@ def fetch(
                 )
                 done = fetch_repo(section, progress, say, token_file, allow_token_to_endpoint)
     except AccessError as error:
-        again = commands(repo, out, revision, source, endpoint, patterns, lock, token_file, allow_token_to_endpoint)
-        raise error.also(**again) from error
+        raise error.also(
+            **commands(
+                repo,
+                out,
+                revision,
+                source,
+                endpoint,
+                patterns,
+                lock,
+                token_file,
+                allow_token_to_endpoint,
+                part=target if part_of_another(target, "modelscope", lock) else None,
+            )
+        ) from error
     except KeyboardInterrupt as error:
         raise Interrupted(f"stopped; what came is kept in {target}, the same command goes on from there") from error
     if as_json:

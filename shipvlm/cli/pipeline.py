@@ -12,7 +12,7 @@ from shipvlm.artifact import checkpoint_digest
 from shipvlm.cli.common import quiet_libraries
 from shipvlm.errors import InputError
 from shipvlm.folder import check_folder
-from shipvlm.lock import origin
+from shipvlm.lock import Lock, origin
 from shipvlm.recipe import Recipe
 from shipvlm.schemes import SCALES
 from shipvlm.stages import Done, Progress, Stage
@@ -45,18 +45,21 @@ class Start:
         return {name: self.digest, "origin": sha256(text.encode()).hexdigest()}
 
 
-def start(folder: Path) -> Start:
-    """The checkpoint in `folder` as it is. Raises as `shipvlm.artifact.checkpoint_digest` does."""
-    digest, source = checkpoint_digest(folder), origin(folder)
+def start(folder: Path, verified: Lock | None = None) -> Start:
+    """The checkpoint in `folder` as it is. `verified`, and what it raises: as `shipvlm.artifact.checkpoint_digest`."""
+    digest, source = checkpoint_digest(folder, verified), origin(folder)
     return Start(folder, digest, {"source": source} if source else {})
 
 
-def build(recipe: Recipe, until: Until, command: str, make: Callable[[str, Stage], Done]) -> None:
+def build(
+    recipe: Recipe, until: Until, command: str, make: Callable[[str, Stage], Done], verified: Lock | None = None
+) -> None:
     """Give the stages of `recipe` to `make`, each with the name of its folder, in order, up to `until`.
 
-    The checkpoint has been fetched. `command` is how a person runs the recipe: the report says it.
+    The checkpoint has been fetched; by this process where there is its lock, `verified`: it is not hashed again then.
+    `command` is how a person runs the recipe: the report says it.
     """
-    scheme, source = recipe.quantize.scheme, start(recipe.model.path)
+    scheme, source = recipe.quantize.scheme, start(recipe.model.path, verified)
     if recipe.model.adapters:
         merged = make(MERGED, merge_stage(source, recipe.model.adapters))
         source = Start(merged.folder, merged.digest, {**source.provenance, "merge": _made(merged)})

@@ -76,6 +76,16 @@ def bytes_shown() -> Iterator[tuple[BytesProgress, Say]]:
         yield _byte_bars(bars), lambda text: bars.console.print(text)
 
 
+@contextmanager
+def bars_shown(wanted: bool) -> Iterator[BytesProgress]:
+    """The bars of `bytes_shown` when they are `wanted` and there is a terminal to draw them on, and no lines."""
+    if wanted and _console().is_terminal:
+        with bytes_shown() as (progress, _):
+            yield progress
+    else:
+        yield lambda *_: None
+
+
 def _console() -> Console:
     return Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 

@@ -16,7 +16,7 @@ from shipvlm.cli.plan import Out, default_out, make_plan, refuse_problems
 from shipvlm.cli.progress import bytes_shown, shown
 from shipvlm.errors import GateError, InputError, Interrupted
 from shipvlm.folder import make_folder
-from shipvlm.lock import files_digest
+from shipvlm.lock import Lock, files_digest
 from shipvlm.recipe import Recipe as RecipeModel
 from shipvlm.stages import Done, Progress, Say, Stage, alone, run_stage
 
@@ -42,12 +42,14 @@ def run(
     done: list[dict[str, Any]] = []
     try:
         with alone(target):
+            verified = None
             if read.model.repo:
-                done.append(_fetch(read, target))
+                entry, verified = _fetch(read, target)
+                done.append(entry)
                 refuse_problems(make_plan(read, target, until))  # now the checkpoint can be seen
             if until != "fetch":
                 with shown() as (progress, say):
-                    done += run_recipe(read, target, until, command, progress, say)
+                    done += run_recipe(read, target, until, command, progress, say, verified)
     except KeyboardInterrupt as error:
         raise Interrupted(
             f"stopped; finished stages are kept in {target}, the same command goes on from there"
@@ -67,9 +69,18 @@ def run(
 
 
 def run_recipe(
-    recipe: RecipeModel, out: Path, until: Until, command: str, progress: Progress, say: Say
+    recipe: RecipeModel,
+    out: Path,
+    until: Until,
+    command: str,
+    progress: Progress,
+    say: Say,
+    verified: Lock | None = None,
 ) -> list[dict[str, Any]]:
-    """Run the stages of `recipe` that build in `out`; return an entry for each, which is also written to the log."""
+    """Run the stages of `recipe` that build in `out`; return an entry for each, which is also written to the log.
+
+    `verified` as for `shipvlm.artifact.checkpoint_digest`.
+    """
     entries: list[dict[str, Any]] = []
     started = perf_counter()
 
@@ -93,14 +104,18 @@ def run_recipe(
             say(f"{stage.name}: {note}")
         return done
 
-    build(recipe, until, command, make)
+    build(recipe, until, command, make, verified)
     return entries
 
 
-def _fetch(recipe: RecipeModel, out: Path) -> dict[str, Any]:
-    """Fetch the checkpoint of `recipe`, or verify the one that is there; return its entry, as `run_recipe` does."""
+def _fetch(recipe: RecipeModel, out: Path) -> tuple[dict[str, Any], Lock]:
+    """Fetch the checkpoint of `recipe`, or verify the one that is there; return its entry, as `run_recipe` does.
+
+    And its lock: every file was hashed and is as it says.
+    """
     from fetch.access import AccessError, commands
     from fetch.card import licence_line
+    from fetch.existing import part_of_another
     from fetch.stage import fetch
 
     model, started = recipe.model, perf_counter()
@@ -119,7 +134,14 @@ def _fetch(recipe: RecipeModel, out: Path) -> dict[str, Any]:
         _log(out, entry | {"error": f"{type(error).__name__}: {error}"})
         if isinstance(error, AccessError):
             again = commands(
-                str(model.repo), model.path, model.revision, model.source, model.endpoint, model.include, model.lock
+                str(model.repo),
+                model.path,
+                model.revision,
+                model.source,
+                model.endpoint,
+                model.include,
+                model.lock,
+                part=model.path if part_of_another(model.path, "modelscope", model.lock) else None,
             )
             raise error.also(**again) from error
         raise
@@ -128,7 +150,7 @@ def _fetch(recipe: RecipeModel, out: Path) -> dict[str, Any]:
     entry |= {"commit": lock.commit, "kept": done.kept, "bytes": size, "digest": files_digest(lock)}
     entry["seconds"] = round(perf_counter() - started, 3)
     _log(out, entry)
-    return entry
+    return entry, lock
 
 
 def _log(out: Path, entry: dict[str, Any]) -> None:

@@ -19,15 +19,18 @@ def verify(
     the sha256 of the manifest, of a fetched folder that of the table of its files, the same from every source.
     """
     from shipvlm.artifact import MANIFEST, folder_digest, verify
+    from shipvlm.cli.progress import bars_shown
     from shipvlm.lock import LOCK, check_finished, files_digest, verify_lock
 
     check_finished(folder)
     if (folder / LOCK).is_file() and not (folder / MANIFEST).is_file():
-        lock = verify_lock(folder)
+        with bars_shown(not as_json) as progress:
+            lock = verify_lock(folder, progress)
         sizes = [file.bytes for file in (*lock.files.values(), *lock.documents.values())]
         state, digest = f"as locked: {lock.repo}" + (f" at {lock.commit}" if lock.commit else ""), files_digest(lock)
     else:
-        sizes = [file["bytes"] for file in verify(folder)["files"].values()]
+        with bars_shown(not as_json) as progress:
+            sizes = [file["bytes"] for file in verify(folder, progress)["files"].values()]
         state, digest = "as built", folder_digest(folder)
     if as_json:
         print_json({"folder": str(folder), "files": len(sizes), "bytes": sum(sizes), "digest": digest})

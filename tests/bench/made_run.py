@@ -57,6 +57,7 @@ def made_plan(
         ),
         "data": {"name": "made", **describe_data(data)},
         "settings": section.model_dump(mode="json", exclude={"data"}),
+        "gates": GateSection(),
         "command": "shipvlm run recipes/default.yaml",
         "machine": {
             "cpu": "A processor",
@@ -239,7 +240,7 @@ def made_report(count: int = 160) -> dict[str, Any]:
     """The report of `made_run`, with limits. Made once: do not change it."""
     made, lines, data = made_run(count)
     limits = made_limits([name for name, each in made.variants.items() if each.timed and name != "null"])
-    return report.build(made, lines, data, GateSection(), limits)
+    return report.build(made, lines, data, limits)
 
 
 def write_run(out: Any, made: Plan, lines: dict[str, list[Line]]) -> None:

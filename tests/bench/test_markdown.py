@@ -143,7 +143,7 @@ def test_times_alone_and_answers_alone_have_a_report():
     for phase in ("timing", "accuracy"):
         alone = made_plan(made.variants, data, phases=(phase,))
         own = {name: [line for line in said if line.phase == phase] for name, said in lines.items()}
-        found = report.build(alone, own, data, GateSection())
+        found = report.build(alone, own, data)
         assert found["complete"]
         text = markdown.markdown(found)
         assert ("whole answer" in text) == (phase == "timing")

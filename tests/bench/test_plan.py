@@ -13,7 +13,7 @@ from bench.variants import Variant, variants_of
 from convert.export import export_graphs
 from quantize.stage import run as quantize
 from shipvlm.errors import InputError
-from shipvlm.recipe import BenchSection, QuantizeSection
+from shipvlm.recipe import BenchSection, GateSection, QuantizeSection
 from tests.bench.made_records import records
 
 DATA = records(24)
@@ -37,7 +37,8 @@ def given(folders) -> list[Variant]:
 
 def made(given, section=SECTION, data=DATA, **change) -> plan.Plan:
     scored = sample(data, section.limit)
-    return plan.make(variants_of(given, section), scored, change.get("timed", scored[:4]), section, "shipvlm bench x")
+    timed = change.get("timed", scored[:4])
+    return plan.make(variants_of(given, section), scored, timed, section, GateSection(), "shipvlm bench x")
 
 
 def test_a_variant_is_what_lies_in_its_folder(given, tmp_path):

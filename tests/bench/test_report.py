@@ -80,7 +80,7 @@ def test_where_all_blocks_were_disturbed_there_are_numbers_and_no_words():
     data = made_run(40)[2]
     made = made_plan({name: made_run(40)[0].variants[name] for name in ("original", "onnx", "null")}, data)
     lines = {name: timing_lines(name, disturbed=range(6)) + accuracy_lines(name, data) for name in made.variants}
-    found = report.build(made, lines, data, GateSection(ttft=1.0))
+    found = report.build(made.model_copy(update={"gates": GateSection(ttft=1.0)}), lines, data)
     entry = found["variants"]["onnx"]
     assert entry["only_disturbed"]
     assert entry["latency"][CASE.name]["ttft"]["value"] > 0
@@ -108,8 +108,7 @@ def test_a_loss_that_was_planted_is_called_lower():
     made = made_plan({name: made_run(160)[0].variants[name] for name in ("original", "onnx", "null")}, data)
     lines = {name: accuracy_lines(name, data, range(0, 40) if name == "onnx" else ()) for name in made.variants}
     words = {
-        name: entry["difference"]["all"]["word"]
-        for name, entry in report.build(made, lines, data, GateSection())["variants"].items()
+        name: entry["difference"]["all"]["word"] for name, entry in report.build(made, lines, data)["variants"].items()
     }
     assert words == {"original": "NO DIFFERENCE SEEN", "onnx": "LOWER", "null": "NO DIFFERENCE SEEN"}
 
@@ -152,7 +151,7 @@ def test_the_worst_flips_have_both_answers_and_only_their_own_picture(run, made)
     plan_, lines, data = run
     others = [record.model_copy(update={"image": data[1].image}) for record in data]
     for records in ((), others):
-        found = report.build(plan_, lines, records, GateSection())
+        found = report.build(plan_, lines, records)
         assert {flip["picture"] for flip in found["flips"] if flip["id"] != data[1].id} == {None}
 
 
@@ -165,7 +164,7 @@ def test_a_picture_that_was_seen_twice_is_refused(run):
         for line in timing_lines("onnx", requests=1)
     ]
     with pytest.raises(ExecutionError, match="a cache may have"):
-        report.build(plan_, {**lines, "onnx": leaked}, data, GateSection())
+        report.build(plan_, {**lines, "onnx": leaked}, data)
 
 
 def test_a_run_that_was_cut_off_says_what_is_missing(run, tmp_path):
@@ -175,8 +174,11 @@ def test_a_run_that_was_cut_off_says_what_is_missing(run, tmp_path):
     cut["onnx-w8a8-static"] = [
         line for line in cut["onnx-w8a8-static"] if line.kind != "ended" or line.phase == "timing"
     ][:-100]
-    write_run(tmp_path / "out", plan_, cut)
+    gates = GateSection(score=0.01, size=0.9)
+    write_run(tmp_path / "out", plan_.model_copy(update={"gates": gates}), cut)
     found = report.rebuild(tmp_path / "out", data)
+    assert GateSection.model_validate(found["gates"]) == gates
+    assert [each["name"] for each in found["judgement"]["checks"]] == ["score all", "size"]
     assert not found["complete"]
     missing = {(each["variant"], each["phase"], each["block"]) for each in found["missing"]}
     assert {("null", "timing", 3), ("null", "timing", 5), ("null", "accuracy", 0)} <= missing

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from bench import conditions, plan, process, report
+from bench import conditions, plan, process, ratio, report
 from bench import measure as measuring
 from bench import run as running
 from bench.job import Job
 from bench.limits import LIMITS
-from bench.observations import Answered, Ended, Held, Line, Timed, attempts, blocks
+from bench.observations import LINE, Answered, Ended, Held, Line, Timed, attempts, blocks
 from bench.run import measure, run
 from bench.variants import Variant
 from convert.export import export_graphs
@@ -274,7 +274,7 @@ def test_what_a_run_returns_is_the_report_of_its_lines(finished, variants, worke
     made, out, _, _ = finished
     monkeypatch.setattr(report, "write", lambda *given: {"given": given})
     found = run(variants, DATA, SECTION, out, command="shipvlm bench x")
-    assert found["given"] == (out, made, plan.lines(out, made), DATA, None)
+    assert found["given"] == (out, made, plan.lines(out, made), DATA)
 
 
 def test_each_line_of_a_fresh_process_is_read(monkeypatch, tmp_path):
@@ -284,3 +284,21 @@ def test_each_line_of_a_fresh_process_is_read(monkeypatch, tmp_path):
     )
     monkeypatch.setattr(process, "lines", lambda *given: iter([line.model_dump_json().encode() + b"\n"]))
     assert list(running.process_lines(job(tmp_path))) == [line]
+
+
+@pytest.mark.slow
+def test_ten_percent_slower_by_a_sleep_is_called_slower(variants, monkeypatch, tmp_path):
+    """Through real processes and real clocks; the same twice is not called slower."""
+    quiet(monkeypatch)
+    monkeypatch.setattr(
+        running,
+        "process_lines",
+        lambda job: map(LINE.validate_json, process.lines("tests.bench.slowed_worker", job, "")),
+    )
+    graphs = variants[1].folder
+    section = SECTION.model_copy(update={"measure": ("timing",), "blocks": ratio.MIN_BLOCKS})
+    found = run([Variant.of("graphs", graphs), Variant.of("slowed", graphs)], DATA, section, tmp_path / "report")
+    slowed = found["variants"]["slowed"]["ratio"]["small"]["e2e"]
+    assert slowed["word"] == "SLOWER", slowed
+    assert slowed["value"] == pytest.approx(0.9, abs=0.03)
+    assert found["variants"]["null"]["ratio"]["small"]["e2e"]["word"] in ("SAME", "AMBIGUOUS")

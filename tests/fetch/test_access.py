@@ -41,7 +41,7 @@ KNOWN = {
     "wait": "30",
 }
 
-TYPED = commands("owner/tiny", Path("out"), lock=Path("a.lock.json"))
+TYPED = commands("owner/tiny", Path("out"), lock=Path("a.lock.json"), part=Path("out"))
 
 
 def made(situation: Situation, **fields: str | None) -> AccessError:

@@ -120,6 +120,79 @@ def test_files_of_an_include_that_is_given_up_do_not_stay(do, hub, out: Path, sa
     assert any(line.startswith("docs/a.md: is not asked for any more") for line in said)
 
 
+# A finished folder that is extended, broken off
+
+MORE = {"docs/a.md": b"hello", "extra-1.safetensors": b"y" * 50, "extra-2.safetensors": b"z" * 50, "pics/b.png": b"b"}
+ASKED = ("docs/*", "extra*")
+
+
+@pytest.fixture
+def half(do, hub, out: Path) -> Path:
+    """`FILES` with their lock, and all but one file of what was asked for in addition; and a file of the owner's."""
+    hub.push({**FILES, **MORE})
+    do(source="hf")
+    (out / "notes.txt").write_text("mine")
+    hub.cdn.fail("*extra-2*", Fault(status=503, times=ALWAYS))
+    with pytest.raises(TransferError):
+        do(source="hf", include=ASKED)
+    hub.cdn.faults.clear()
+    assert (out / "docs/a.md").is_file() and (out / "extra-1.safetensors").is_file()
+    return out
+
+
+def agree(out: Path, *more: str) -> bool:
+    """Whether the folder holds what its lock says, `FILES` and these, and nothing else but the owner's file."""
+    lock = verify_lock(out)
+    there = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
+    there = {path for path in there if not path.startswith(QUARANTINE)} - {LOCK, "notes.txt"}
+    return there == {*lock.files, *lock.documents} == {*FILES, *more} and (out / "notes.txt").is_file()
+
+
+def test_an_extension_that_is_given_up_leaves_what_there_was(do, hub, half: Path, said: list[str]) -> None:
+    with pytest.raises(InputError, match="not complete"):
+        verify_lock(half)
+    before = (half / LOCK).read_bytes()
+    assert do(source="hf", endpoint=NOWHERE).kept  # without asking anybody
+    assert agree(half) and (half / LOCK).read_bytes() == before
+    aside = {path.name for path in (half / QUARANTINE).rglob("*") if path.is_file()}
+    assert aside == {"a.md.1", "extra-1.safetensors.1"}
+    assert any(line.startswith("docs/a.md: is not asked for any more") for line in said)
+
+
+def test_an_extension_goes_on_where_it_was(do, hub, half: Path) -> None:
+    before = len(hub.server.requests)
+    assert not do(source="hf", include=ASKED).kept
+    assert agree(half, "docs/a.md", "extra-1.safetensors", "extra-2.safetensors")
+    assert [r.path.rpartition("/")[2] for r in hub.server.requests[before:] if "/resolve/" in r.path] == [
+        "extra-2.safetensors"
+    ]
+    assert not (half / QUARANTINE).exists()
+
+
+def test_another_extension_takes_the_place_of_one_that_is_given_up(do, hub, half: Path) -> None:
+    hub.server.fail("*b.png", Fault(status=503, times=ALWAYS))
+    with pytest.raises(TransferError):
+        do(source="hf", include=("pics/*",))
+    hub.server.faults.clear()
+    do(source="hf", include=("pics/*",))
+    assert agree(half, "pics/b.png")
+
+
+def test_an_extended_copy_that_is_broken_off(tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def copy(*include: str) -> Fetched:
+        return fetch_folder(source, out, lambda *_: None, lambda _: None, include)
+
+    source = made(tmp_path / "model", {**FILES, "a.txt": b"a", "b.txt": b"b"})
+    copy()
+    (out / "notes.txt").write_text("mine")
+    with monkeypatch.context() as patch:
+        patch.setattr("fetch.stage.final_path", lambda folder, path: folder / path if path != "b.txt" else 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            copy("?.txt")
+    assert (out / "a.txt").is_file()
+    assert copy().kept and agree(out)
+
+
 # A folder that is copied
 
 

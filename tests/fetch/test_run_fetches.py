@@ -176,6 +176,39 @@ def test_bytes_that_changed_since_the_fetch_are_noticed(
     assert kept(built(capsys, recipe, "--until", "fetch")) == {"fetch": False}
 
 
+def opened(monkeypatch: pytest.MonkeyPatch, name: str) -> list[Path]:
+    """The paths of this name that Python opens to read all of from now on (safetensors maps files by itself)."""
+    found: list[Path] = []
+    plain = Path.open
+
+    def watched(path: Path, *arguments: Any, **options: Any) -> Any:
+        if path.name == name and "r" in (arguments or ("r",))[0]:
+            found.append(path)
+        return plain(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", watched)
+    return found
+
+
+def test_the_weights_are_hashed_once_in_a_run(
+    capsys: pytest.CaptureFixture[str], recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While they come, or on a second run when fetch verifies them; never again for the key of a stage."""
+    options = ("--until", "quantize", "--set", "model.adapters=[]")
+    place, found = Path("checkpoints/tiny/model.safetensors"), opened(monkeypatch, "model.safetensors")
+    assert kept(built(capsys, recipe, *options)) == {"fetch": False, "quantize": False}
+    assert found.count(place) == 0
+    assert kept(built(capsys, recipe, *options)) == {"fetch": True, "quantize": True}
+    assert found.count(place) == 1
+    # Whoever hashes them for the key alone has the same key.
+    path = ("--set", "model={path: checkpoints/tiny}", "--until", "quantize")
+    assert kept(built(capsys, recipe, *path)) == {"quantize": True}
+    assert found.count(place) == 2
+    text = place.read_bytes()
+    place.write_bytes(text[:-1] + bytes([text[-1] ^ 1]))
+    assert kept(built(capsys, recipe, *options)) == {"fetch": False, "quantize": True}  # it was mended
+
+
 def test_the_stages_alone_say_the_same_of_a_fetched_folder(capsys: pytest.CaptureFixture[str], recipe: Path) -> None:
     built(capsys, recipe, "--until", "quantize", "--set", "model.adapters=[]")
     code, _, err = run(capsys, "quantize", "checkpoints/tiny", "-o", "alone", "--scheme", "w8a16")

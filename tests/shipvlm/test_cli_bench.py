@@ -8,7 +8,6 @@ import pytest
 from bench import report
 from convert.export import export_graphs
 from shipvlm.artifact import MANIFEST, write_manifest
-from shipvlm.recipe import GateSection
 from tests.bench.made_run import made_report, made_run, write_run
 from tests.shipvlm.commands import pack, run
 
@@ -20,7 +19,7 @@ def result(tmp_path: Path) -> Path:
     """A result as `bench run` leaves it."""
     made, lines, data = made_run(80)
     write_run(tmp_path / "result", made, lines)
-    report.rebuild(tmp_path / "result", data, GateSection())
+    report.rebuild(tmp_path / "result", data)
     write_manifest(tmp_path / "result", {"stage": "bench"})
     return tmp_path / "result"
 

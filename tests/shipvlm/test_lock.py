@@ -237,6 +237,22 @@ def test_the_digest_of_a_checkpoint_holds_its_bytes_against_the_lock(fetched: Pa
         checkpoint_digest(fetched)
 
 
+def test_what_this_process_has_just_verified_is_not_hashed_again(fetched: Path) -> None:
+    """The digest is the same; what can be seen without hashing is still looked at, and the lock is read again."""
+    lock = verify_lock(fetched)
+    assert checkpoint_digest(fetched, lock) == checkpoint_digest(fetched)
+    other = lock.files | {"config.json": LockedFile(bytes=1, sha256="0" * 64)}
+    with pytest.raises(GateError, match=r"config\.json: other bytes"):
+        checkpoint_digest(fetched, lock.model_copy(update={"files": other}))
+    (fetched / "added_tokens.json").write_text("{}")
+    with pytest.raises(GateError, match=r"added_tokens\.json: not in the lock"):
+        checkpoint_digest(fetched, lock)
+    (fetched / "added_tokens.json").unlink()
+    (fetched / "chat_template.jinja").unlink()
+    with pytest.raises(GateError, match=r"chat_template\.jinja: missing"):
+        checkpoint_digest(fetched, lock)
+
+
 @pytest.mark.parametrize("command", ["ask", "quantize", "convert", "bench"])
 def test_every_command_refuses_other_bytes_and_what_is_not_complete(capsys, command, fetched, tmp_path) -> None:
     arguments = {
