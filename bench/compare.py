@@ -1,20 +1,19 @@
 """Two results held against each other, perhaps of two machines: answers item by item, from the raw lines of both.
 
-Both must have asked the same: the same items with the same words and references, of the same pictures. What was
-answered is scored anew, so that both are scored by the same rules. Times are never paired across runs: a run of
-yesterday and one of today have no turns in common. They stand beside each other, and a word other than AMBIGUOUS needs
-the same machine, libraries, requests and baseline. Then the rule of bench.ratio holds, with how much the baseline
-itself changed between the runs as the null.
+Both must have asked the same: the same items with the same words and references, of the same pictures, with answers
+that may be as long. What was answered is scored anew, so that both are scored by the same rules. Times are never paired
+across runs: a run of yesterday and one of today have no turns in common. They stand beside each other, and a word other
+than AMBIGUOUS needs the same machine, libraries, requests, settings and baseline. Then the rule of bench.ratio holds,
+with how much the baseline itself changed between the runs as the null.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import entry, observations, pairs, plan, ratio, timing
-from bench.observations import Answered, Line
-from bench.plan import Plan
+from bench import alike, entry, observations, pairs, plan, ratio, results, timing
+from bench.alike import Side
+from bench.observations import Answered, Line, Phase
 from bench.report import candidate
 from calib_data.scoring import score
 from shipvlm.errors import InputError
@@ -22,38 +21,42 @@ from shipvlm.errors import InputError
 SCHEMA_VERSION = 1
 
 
-@dataclass(frozen=True)
-class Side:
-    """One variant of one result, its lines and those of its baseline."""
-
-    name: str
-    made: Plan
-    variant: str
-    lines: Sequence[Line]
-    baseline: Sequence[Line]
-
-
 def compare(
     left: Path, right: Path, left_variant: str | None = None, right_variant: str | None = None
 ) -> dict[str, Any]:
-    """`right` against `left`: folders of results, or their bench.json; the candidate of each unless a variant is named.
+    """`right` against `left`, each as `bench.results.folder_of` finds it; the candidate of each unless a variant is
+    named.
 
-    Raises InputError where there is no result, or no such variant, and naming what differs between their data.
+    Raises InputError where there is no result, or no such variant, naming what differs between their data, and where
+    nothing was measured in both.
     """
-    sides = [_read(left, left_variant), _read(right, right_variant)]
-    _check_data(*sides)
+    sides = (_read(left, left_variant), _read(right, right_variant))
+    alike.check_data(*sides)
     mine, theirs = (_answers(side) for side in sides)
     common = sorted(mine.keys() & theirs.keys())
-    _check_answered(mine, theirs, common, sides)
+    alike.check_asked(mine, theirs, common)
+    phase, times = alike.memory_phase(*sides), _times(*sides)
+    notes = alike.notes(sides, (mine, theirs), phase, times)
+    if not common and not times:
+        raise InputError(
+            f"nothing was measured in both {left} and {right}; measure them with the same bench.measure and "
+            f"bench.workloads. {' '.join(notes)}"
+        )
     found: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
-        "left": _described(sides[0]),
-        "right": _described(sides[1]),
+        "left": _described(sides[0], phase),
+        "right": _described(sides[1], phase),
+        "memory_phase": phase,
         "data": sides[0].made.data,
         "planned": len(sides[0].made.items),
         "items": len(common),
-        "differs": _differs(*sides),
-        "times": _times(*sides),
+        "missing": {
+            side: [each.model_dump(mode="json") for each in sides[place].missing]
+            for place, side in enumerate(("left", "right"))
+        },
+        "differs": alike.differs(*sides),
+        "notes": notes,
+        "times": times,
     }
     if common:
         before, after = (pairs.grade([side[name] for name in common]) for side in (mine, theirs))
@@ -67,32 +70,14 @@ def compare(
 
 
 def _read(path: Path, variant: str | None) -> Side:
-    folder = path if path.is_dir() else path.parent
+    folder = results.folder_of(path)
     made = plan.read(folder)
     name = variant or candidate(made)
     if name not in made.variants:
         raise InputError(f"{path}: has no variant {name!r}, it has {', '.join(made.variants)}")
-
-    def lines(of: str) -> list[Line]:
-        keys = [made.variants[of].keys[phase] for phase in made.phases]
-        return observations.read(plan.log(folder, of), keys)
-
-    return Side(str(path), made, name, lines(name), lines(made.baseline))
-
-
-def _check_data(left: Side, right: Side) -> None:
-    """Raises InputError naming what was not asked of both, or not in the same words."""
-    items = [{item.id: item for item in side.made.items} for side in (left, right)]
-    for own, other, side in ((items[0], items[1], left), (items[1], items[0], right)):
-        if alone := sorted(own.keys() - other.keys()):
-            raise InputError(
-                f"the data differ: {len(alone)} items are in {side.name} alone, the first {alone[0]}; "
-                "measure both with the same --data and --limit"
-            )
-    for name in items[0]:
-        for field in ("task", "prompt", "references"):
-            if getattr(items[0][name], field) != getattr(items[1][name], field):
-                raise InputError(f"the data differ: the {field} of item {name} are not the same in both")
+    lines = plan.lines(folder, made)
+    missing = [each for each in plan.missing(made, lines) if each.variant in (name, made.baseline)]
+    return Side(str(path), made, name, lines[name], lines[made.baseline], missing)
 
 
 def _answers(side: Side) -> dict[str, Answered]:
@@ -110,52 +95,17 @@ def _graded(line: Answered, references: Sequence[str]) -> dict[str, Any]:
     return {"score": graded["value"], **{name: graded[name] for name in ("parsed", "similarity")}}
 
 
-def _check_answered(
-    left: Mapping[str, Answered], right: Mapping[str, Answered], common: Sequence[str], sides: Sequence[Side]
-) -> None:
-    if not common and (left or right):
-        raise InputError(
-            f"no item was answered in both {sides[0].name} and {sides[1].name}: one was cut off, go on there"
-        )
-    for name in common:
-        for field, what in (("prompt_sha256", "prompt"), ("image_sha256", "picture")):
-            if getattr(left[name], field) != getattr(right[name], field):
-                raise InputError(f"the data differ: the {what} of item {name} is not the same in both")
-
-
-def _described(side: Side) -> dict[str, Any]:
+def _described(side: Side, phase: Phase | None) -> dict[str, Any]:
     described = side.made.variants[side.variant]
-    phase = side.made.phases[0] if len(side.made.phases) == 1 else "timing"
     return {
         "variant": side.variant,
         "baseline": side.made.baseline,
         **described.model_dump(mode="json", exclude={"keys"}),
-        "memory": entry.memory(side.lines, described.device, phase),
+        "memory": entry.memory(side.lines, described.device, phase) if phase else None,
         "machine": side.made.machine,
         "libraries": side.made.libraries,
         "command": side.made.command,
     }
-
-
-def _differs(left: Side, right: Side) -> list[str]:
-    """What of machine, libraries and baseline is not the same: why times of one say nothing about the other's."""
-    found = []
-    for what, mine, theirs in (
-        ("machine", left.made.machine, right.made.machine),
-        ("library", left.made.libraries, right.made.libraries),
-    ):
-        for name in sorted({*mine, *theirs}):
-            if mine.get(name) != theirs.get(name):
-                found.append(f"{what}: {name} {_said(mine.get(name))} and {_said(theirs.get(name))}")
-    ours, others = (side.made.variants[side.made.baseline] for side in (left, right))
-    for field in ("digest", "engine", "device", "dtype"):
-        if getattr(ours, field) != getattr(others, field):
-            found.append(f"baseline: another {field}")
-    return found
-
-
-def _said(value: Any) -> str:
-    return "nothing" if value in (None, "", []) else ", ".join(value) if isinstance(value, list) else str(value)
 
 
 def _times(left: Side, right: Side) -> dict[str, Any]:
@@ -182,7 +132,7 @@ def _ratio(left: Side, right: Side, case: str, metric: str) -> dict[str, Any]:
     before, after, base_before, base_after = (
         timing.blocks(_timed(lines, case), metric) for lines in (left.lines, right.lines, left.baseline, right.baseline)
     )
-    if differs := _differs(left, right):
+    if differs := alike.differs(left, right):
         return ratio.compare(before, []).as_dict() | {"reason": f"two machines or two setups: {'; '.join(differs)}"}
     # What the left variant's times would be if only that had changed which changed the baseline.
     drifted = [

@@ -34,6 +34,11 @@ class Taken(NamedTuple):
     waited: float
 
 
+def launched() -> Taken:
+    """What was taken when a process is started, which has used nothing yet."""
+    return taken()._replace(own=0.0, ran=0.0, waited=0.0)
+
+
 class Watch:
     """Conditions of the time between `go` and `pause`, summed over as many of them as there are."""
 
@@ -64,19 +69,7 @@ class Watch:
         self._throttled |= self._device.throttled()
 
     def conditions(self) -> Conditions:
-        total, cores = self._total, len(own_cores())
-        whole = total.wall * cores
-        ready = total.ran + total.waited
-        return Conditions(
-            seconds=total.wall,
-            others=max(0.0, total.busy - total.own) / whole if whole else None,
-            steal=total.stolen / whole if whole else None,
-            waited=total.waited / ready if ready else None,
-            load=os.getloadavg()[0],
-            mhz=_mhz(),
-            celsius=_celsius(),
-            gpu=self._gpu(),
-        )
+        return _conditions(self._total, self._gpu())
 
     def _gpu(self) -> Gpu | None:
         if self._device is None:
@@ -102,6 +95,26 @@ class Watch:
 
     def _extreme(self, name: str, which: Callable[[list[float]], float]) -> int | None:
         return int(which(self._seen[name])) if name in self._seen else None
+
+
+def since(start: Taken) -> Conditions:
+    """Conditions of all the time since `start`, but for the GPU."""
+    return _conditions(Taken(*(after - before for after, before in zip(taken(), start, strict=True))), None)
+
+
+def _conditions(total: Taken, gpu: Gpu | None) -> Conditions:
+    whole = total.wall * len(own_cores())
+    ready = total.ran + total.waited
+    return Conditions(
+        seconds=total.wall,
+        others=max(0.0, total.busy - total.own) / whole if whole else None,
+        steal=total.stolen / whole if whole else None,
+        waited=total.waited / ready if ready else None,
+        load=os.getloadavg()[0],
+        mhz=_mhz(),
+        celsius=_celsius(),
+        gpu=gpu,
+    )
 
 
 def disturbed(found: Conditions) -> tuple[str, ...]:

@@ -60,19 +60,23 @@ def _ratio(name: str, made: Plan, clean: Counting, case: str, metric: str) -> di
 
 
 def _cold(name: str, made: Plan, clean: Counting) -> dict[str, Any] | None:
-    """From the start of the program to the first answer."""
-
-    def loaded(of: str) -> list[Loaded]:
-        return [line for line in clean[of] if isinstance(line, Loaded) and line.first is not None]
-
-    own = loaded(name)
+    """From the start of the program to the first answer. Starts that were disturbed do not count; where the system let
+    go of the files of any variant, those whose files were still in memory do not either."""
+    starts = {
+        of: [line for line in lines if isinstance(line, Loaded) and line.first is not None and not line.reasons]
+        for of, lines in clean.items()
+    }
+    dropped = any(line.dropped for lines in starts.values() for line in lines)
+    counting = {of: [line for line in lines if line.dropped == dropped] for of, lines in starts.items()}
+    own = counting[name]
     if not own:
         return None
-    found = {of: timing.cold_start(loaded(of)) for of in (made.baseline, name, NULL)}
+    found = {of: timing.cold_start(counting[of]) for of in (made.baseline, name, NULL)}
     return {
         "seconds": timing.median_of([line.imports + line.load + (line.first or 0.0) for line in own]).as_dict(),
         "parts": {part: median(getattr(line, part) for line in own) for part in ("imports", "load", "first")},
-        "dropped": all(line.dropped for line in own),
+        "starts": len(own),
+        "dropped": dropped,
         "ratio": _compared(name, made, found) if name != made.baseline else None,
     }
 

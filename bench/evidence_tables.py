@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bench.tables import Cell, Column, Entry, Table, get, table
-from bench.words import NONE, percent, points, small, with_interval
+from bench.words import NONE, number, percent, points, small, with_interval
 from bench.words import size as sized
 
 Report = Mapping[str, Any]
@@ -116,6 +116,24 @@ def blocks(report: Report) -> Table | None:
     }
     note = "The most that was seen in the blocks that count."
     return table(report, "Blocks", [Column(title, cell, cell) for title, cell in kept.items()], names, note)
+
+
+def starts(report: Report) -> Table | None:
+    """Where the time of a cold start goes; None where nothing was timed."""
+    names = [name for name, entry in report["variants"].items() if entry["cold_start"]]
+    if not names:
+        return None
+    cells: dict[str, Cell] = {
+        "program to first answer, s": lambda entry: with_interval(entry["cold_start"]["seconds"], number),
+        "libraries": lambda entry: number(entry["cold_start"]["parts"]["imports"]),
+        "load": lambda entry: number(entry["cold_start"]["parts"]["load"]),
+        "first request": lambda entry: number(entry["cold_start"]["parts"]["first"]),
+        "starts": lambda entry: str(entry["cold_start"]["starts"]),
+    }
+    read = all(report["variants"][name]["cold_start"]["dropped"] for name in names)
+    where = "were read from the disk" if read else "may have been in the system's memory: it would not drop them"
+    note = f"Medians over the starts that nothing disturbed. The files {where}."
+    return table(report, "Cold start", [Column(title, cell, cell) for title, cell in cells.items()], names, note)
 
 
 def disturbed(report: Report) -> list[str]:

@@ -31,7 +31,8 @@ def trade(report: Report, case: str) -> dict[str, Any] | None:
     shown = {
         name: (place, entry)
         for place, (name, entry) in enumerate(report["variants"].items())
-        if case in entry["latency"] and "score" in entry and name != NULL  # which is asked fewer items
+        if case in entry["latency"] and not entry["only_disturbed"] and "score" in entry
+        if name != NULL  # which is asked fewer items
     }
     if not shown:
         return None
@@ -74,13 +75,16 @@ def trade(report: Report, case: str) -> dict[str, Any] | None:
     }
 
 
-def stages(report: Report, case: str) -> dict[str, Any]:
-    """Where the time of one request goes: a bar a variant, a part a stage, widths in percent of the longest."""
+def stages(report: Report, case: str) -> dict[str, Any] | None:
+    """Where the time of one request goes: a bar a variant, a part a stage, widths in percent of the longest. None where
+    nothing was measured undisturbed."""
     shown = {
         name: (place, entry["stages"][case])
         for place, (name, entry) in enumerate(report["variants"].items())
-        if case in entry["stages"]
+        if case in entry["stages"] and not entry["only_disturbed"]
     }
+    if not shown:
+        return None
     longest = max(sum(max(0.0, value) for value in found.values()) for _, found in shown.values())
     rows = []
     for name, (place, found) in shown.items():

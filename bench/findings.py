@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from bench.variants import NULL
-from bench.words import NONE, percent, ratio, size, times
+from bench.words import NONE, percent, points, ratio, size, small, times
 
 Report = Mapping[str, Any]
 METRICS = {"ttft": "first token (TTFT)", "tpot": "further tokens (TPOT)", "e2e": "whole answer"}
@@ -137,9 +137,13 @@ def caption(report: Report) -> str:
     """What was measured, where."""
     data, machine = report["data"], report["machine"]
     where = ", ".join([*machine["gpus"], machine["cpu"], f"{machine['cores']} cores"])
-    requests = [found["e2e"]["requests"] for found in report["variants"][report["baseline"]]["latency"].values()]
-    timed = f"{sum(requests)} requests timed of each variant in {_blocks(report)}, " if requests else ""
-    return f"{data['records']} records of {data['name']} scored, {timed}on {where}. Brackets: 95 % interval."
+    each = [entry for entry in report["variants"].values() if entry["timed"] and not entry["only_disturbed"]]
+    requests = [sum(found["e2e"]["requests"] for found in entry["latency"].values()) for entry in each]
+    clean = [entry["blocks"]["clean"] for entry in each]
+    timed = f"{_span(requests)} requests timed of each variant in {_span(clean)} blocks, " if any(requests) else ""
+    scored = "score" in report["variants"][report["baseline"]]
+    asked = f"{data['records']} records of {data['name']} scored, " if scored else f"pictures of {data['name']}, "
+    return f"{asked}{timed}on {where}. Brackets: 95 % interval."
 
 
 def reading(report: Report) -> list[str]:
@@ -148,6 +152,8 @@ def reading(report: Report) -> list[str]:
         f"Ratios of times are {report['baseline']} / variant: above 1x is faster. FASTER and SLOWER: the interval over "
         "blocks leaves out 1, the ratio is more than 2 % from 1, and the baseline against itself did not go as far. "
         "SAME: all of the interval is within 2 % of 1. AMBIGUOUS: neither.",
+        "Milliseconds are of all clean blocks of a variant, a ratio of the turns in which both were clean, request by "
+        "request: it is not the quotient of the two.",
         "LOWER and HIGHER: the paired interval of the score leaves out 0. NO DIFFERENCE SEEN is no proof of equality: "
         "its interval says how large a difference could still be. INCONCLUSIVE: too few for an interval, or to decide.",
         f"null: {report['baseline']} measured once more as if it were another variant (A/A): what is seen without any "
@@ -155,9 +161,8 @@ def reading(report: Report) -> list[str]:
     ]
 
 
-def _blocks(report: Report) -> str:
-    clean = [entry["blocks"]["clean"] for entry in report["variants"].values() if entry["timed"]]
-    return f"{min(clean)} blocks" if min(clean) == max(clean) else f"{min(clean)} to {max(clean)} blocks"
+def _span(counts: list[int]) -> str:
+    return str(min(counts)) if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}"
 
 
 def _listed(names: list[str]) -> str:
@@ -191,4 +196,6 @@ def _plain(estimate: Mapping[str, Any]) -> str:
 def _bare(value: float | None, kind: str) -> str:
     if value is None:
         return NONE
-    return f"{100 * value:+.1f}" if kind in SHARES else times(value)
+    if kind == "kl":
+        return small(value)
+    return points(value, signed=kind != "top1_agreement") if kind in SHARES else times(value)

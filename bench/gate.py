@@ -4,7 +4,9 @@ Reads only a report (bench.json as data), so a committed result can be judged an
 
 - Score, empty and unparsable answers: non-inferiority. PASS when the one-sided 95 % bound is better than the margin,
   FAIL when the other bound is worse than it (bench.change).
-- Times, length, top-1 agreement, KL: PASS when the whole 95 % interval holds, FAIL when all of it does not.
+- Times, length, top-1 agreement, KL: PASS when the whole 95 % interval holds, FAIL when all of it does not. A KL that
+  is equal for all pictures has no interval (bench.intervals): it is judged as it is, and the reason says of how many
+  pictures that is known.
 - Memory and size are single numbers: PASS or FAIL.
 
 All must pass: then the whole is wrong no more often than one of them.
@@ -26,6 +28,7 @@ from shipvlm.recipe import GateSection
 
 Verdict = Literal["PASS", "FAIL", "INCONCLUSIVE"]
 Report = Mapping[str, Any]
+CUT_OFF = "not all items were answered: run it again, it goes on"
 
 
 @dataclass(frozen=True)
@@ -57,11 +60,14 @@ class Judgement:
 
 
 def judge(report: Report, gates: GateSection) -> Judgement | None:
-    """The verdict on `report["candidate"]`, held against `report["baseline"]`; None when no gate is set.
+    """The verdict on `report["candidate"]`, held against `report["baseline"]`; None when no gate is set, or the two are
+    one: nothing was compared.
 
     Raises InputError when a gate names a task that the report does not have.
     """
     name = report["candidate"]
+    if name == report["baseline"]:
+        return None
     entry, baseline = report["variants"][name], report["variants"][report["baseline"]]
     checks = tuple([*_answers(report, entry, gates), *_times(entry, gates), *_sizes(entry, baseline, gates)])
     if not checks:
@@ -89,12 +95,16 @@ def _answers(report: Report, entry: Report, gates: GateSection) -> Iterator[Chec
     for name, margin in (("empty", gates.empty), ("unparsable", gates.unparsable)):
         if margin is not None:
             yield _non_inferior(name, entry.get(name), margin, whole, rise=True)
-    if gates.length is not None:
-        yield _within("length", entry.get("length"), gates.length)
-    if gates.top1_agreement is not None:
-        yield _interval("top1_agreement", entry.get("top1_agreement"), gates.top1_agreement)
-    if gates.kl is not None:
-        yield _interval("kl", entry.get("kl"), gates.kl, at_most=True)
+    for name, judged in (("length", _within), ("top1_agreement", _agreement), ("kl", _divergence)):
+        asked, estimate = getattr(gates, name), entry.get(name)
+        if asked is None:
+            continue
+        if estimate is None:
+            yield _not_measured(name, asked)
+        elif not whole:
+            yield Check(name, asked, "INCONCLUSIVE", CUT_OFF, estimate["value"])
+        else:
+            yield judged(name, estimate, asked)
 
 
 def _times(entry: Report, gates: GateSection) -> Iterator[Check]:
@@ -129,7 +139,7 @@ def _non_inferior(name: str, found: Report | None, margin: float, whole: bool, r
         return _not_measured(name, margin)
     value, lower, upper = found["value"], found["lower"], found["upper"]
     if not whole:
-        return Check(name, margin, "INCONCLUSIVE", "not all items were answered: run it again, it goes on", value)
+        return Check(name, margin, "INCONCLUSIVE", CUT_OFF, value)
     if lower is None or upper is None:
         needed = max(MIN_ITEMS, items_needed(margin, found["deviation"]) or 0)
         reason = f"items of {found['pictures']} pictures, at least {MIN_ITEMS} are needed"
@@ -171,10 +181,10 @@ def _as_fast(name: str, found: Report | None, least: float) -> Check:
     return Check(**asdict(check) | {"needed_blocks": needed})
 
 
-def _within(name: str, found: Report | None, most: float) -> Check:
+def _within(name: str, found: Report, most: float) -> Check:
     """A ratio that may be off 1 by `most`, either way."""
-    if found is None or found["low"] is None:
-        return _not_measured(name, most)
+    if found["low"] is None:
+        return _too_few(name, found, most)
     bounds = (found["value"], found["low"], found["high"])
     if 1 - most <= found["low"] and found["high"] <= 1 + most:
         return Check(name, most, "PASS", f"all of the interval is within {most:g} of 1", *bounds)
@@ -183,10 +193,30 @@ def _within(name: str, found: Report | None, most: float) -> Check:
     return Check(name, most, "INCONCLUSIVE", f"the interval reaches over {most:g} from 1", *bounds)
 
 
-def _interval(name: str, found: Report | None, asked: float, at_most: bool = False) -> Check:
+def _agreement(name: str, found: Report, least: float) -> Check:
+    """A share that must be at least `least`. Where all agreed, Wilson's bound says how many more would decide."""
+    check = _interval(name, found, least)
+    if check.verdict != "INCONCLUSIVE" or found["value"] < 1 or least == 1 or found["low"] is None:
+        return check
+    z = float(stats.norm.ppf((1 + CONFIDENCE) / 2))
+    return Check(**asdict(check) | {"needed_items": math.ceil(z**2 * least / (1 - least))})
+
+
+def _divergence(name: str, found: Report, most: float) -> Check:
+    """A mean of at most `most`; where it is equal for all pictures, that one value."""
+    value, unseen = found["value"], found.get("unseen")
+    if unseen is None:
+        return _interval(name, found, most, at_most=True)
+    reason = f"{value:.3g} for every picture: at 95 % confidence it is another for fewer than"
+    return Check(
+        name, most, "PASS" if value <= most else "FAIL", f"{reason} {100 * unseen:.1f} % of all pictures", value
+    )
+
+
+def _interval(name: str, found: Report, asked: float, at_most: bool = False) -> Check:
     """A value that must be at least `asked`, or `at_most`."""
-    if found is None or found["low"] is None:
-        return _not_measured(name, asked)
+    if found["low"] is None:
+        return _too_few(name, found, asked)
     low, high = found["low"], found["high"]
     holds, fails = (high <= asked, low > asked) if at_most else (low >= asked, high < asked)
     side = "at most" if at_most else "at least"
@@ -195,5 +225,10 @@ def _interval(name: str, found: Report | None, asked: float, at_most: bool = Fal
     return Check(name, asked, verdict, f"{part} of the interval is {side} {asked:g}", found["value"], low, high)
 
 
+def _too_few(name: str, found: Report, asked: float) -> Check:
+    reason = f"{found['n']} items are too few for an interval: it takes items of {MIN_ITEMS} pictures"
+    return Check(name, asked, "INCONCLUSIVE", reason, found["value"])
+
+
 def _not_measured(name: str, asked: float) -> Check:
-    return Check(name, asked, "INCONCLUSIVE", "not measured, or of too few items for an interval")
+    return Check(name, asked, "INCONCLUSIVE", "not measured")

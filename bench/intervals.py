@@ -2,9 +2,10 @@
 
 A score lies in [0, 1]. 0/1 scores get Wilson's interval (scipy.stats.binomtest); other means and shares get a
 bias-corrected and accelerated bootstrap (scipy.stats.bootstrap, fixed seed). When all items are equal a bootstrap has
-no width and would claim certainty: the bound is then Wilson's on the share of items that could differ. Items of one
-picture are not independent: where `pictures` names the picture of each item, pictures are the unit. Below `MIN_ITEMS`
-units there is no interval at all: INCONCLUSIVE, never a guess.
+no width and would claim certainty: the bound is then Wilson's on the share of items that could differ. A mean without
+an upper bound has none then (R. R. Bahadur and L. J. Savage, Annals of Mathematical Statistics 27, 1956): what can be
+said is how many units could differ. Items of one picture are not independent: where `pictures` names the picture of
+each item, pictures are the unit. Below `MIN_ITEMS` units there is no interval at all: INCONCLUSIVE, never a guess.
 """
 
 from collections.abc import Sequence
@@ -31,6 +32,14 @@ class Estimate:
 
     def as_dict(self) -> dict[str, float | int | None]:
         return asdict(self)
+
+
+@dataclass(frozen=True)
+class Unbounded(Estimate):
+    """A mean of what has no upper bound. `unseen`: where all units are equal, so that there is no interval, the largest
+    share of others at which n equal ones are still seen with 5 % probability (about 3 / n); else None."""
+
+    unseen: float | None = None
 
 
 def mean(scores: Sequence[float], pictures: Sequence[str] | None = None) -> Estimate:
@@ -64,15 +73,19 @@ def share(hits: Sequence[int], trials: Sequence[int], pictures: Sequence[str] | 
     return _ratio(sums, counts, len(hit))
 
 
-def weighted_mean(sums: Sequence[float], counts: Sequence[int], pictures: Sequence[str] | None = None) -> Estimate:
+def weighted_mean(sums: Sequence[float], counts: Sequence[int], pictures: Sequence[str] | None = None) -> Unbounded:
     """sum(sums) / sum(counts), items or pictures as the unit, without an upper bound (KL in nats a token)."""
     total, count = np.asarray(sums, float), np.asarray(counts, float)
     if len(total) != len(count) or len(total) == 0 or (count < 1).any():
         raise ValueError("every item needs a sum and a count of at least one")
     units, weights = _units(total, pictures), _units(count, pictures)
-    if len(units) < MIN_ITEMS or np.ptp(units / weights) < EQUAL:
-        return Estimate(len(total), float(total.sum() / count.sum()), None, None)
-    return _ratio(units, weights, len(total))
+    value = float(total.sum() / count.sum())
+    if len(units) < MIN_ITEMS:
+        return Unbounded(len(total), value, None, None)
+    if np.ptp(units / weights) < EQUAL:
+        return Unbounded(len(total), value, None, None, unseen=1 - (1 - CONFIDENCE) ** (1 / len(units)))
+    found = _ratio(units, weights, len(total))
+    return Unbounded(found.n, found.value, found.low, found.high)
 
 
 def disjoint(left: Estimate, right: Estimate) -> bool | None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from pydantic import ConfigDict, Field
 
+from bench.conditions import Taken
 from bench.observations import Frozen, Phase
 from bench.workloads import Case
 from calib_data.records import Record
@@ -30,7 +31,7 @@ class Job(Frozen):
     their pictures and words are those of `records` in turn. accuracy: `records` are asked `batch_size` at a time, and
     the model is held to the baseline's answers in `references`, but for those in `done`, whose lines are there. The
     baseline itself, for which `answers` has what is done, writes `references`.
-    `started`: when the process was, by time.monotonic().
+    `started`: what was taken of the machine when the process was started.
     """
 
     run: str
@@ -43,7 +44,7 @@ class Job(Frozen):
     device: Device
     dtype: Dtype | None = None
     threads: int | None = None
-    started: float = 0.0
+    started: Taken
     records: tuple[Packed, ...]
     cases: tuple[Case, ...] = ()
     items: int = 1

@@ -28,6 +28,12 @@ def write_limits(
         say(line)
 
 
+def settled(out: Path) -> bool:
+    """Whether `out` has limits, and nothing disturbed the measuring of their rates."""
+    path = out / LIMITS
+    return path.is_file() and not any(each["rates"]["reasons"] for each in json.loads(path.read_bytes()).values())
+
+
 def measure_limits(
     cases: Sequence[Case], variants: Sequence[Variant], timed: Sequence[Record], threads: int | None
 ) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from shipvlm.runtime.sampling import Sampling
 def measure(job: Job) -> Iterator[Line]:
     """All lines of the block, as they are measured. Raises as `shipvlm.runtime.model.open_model` and `generate`."""
     _import(job.engine)
-    imports = monotonic() - job.started
+    imports = monotonic() - job.started.wall
     watch, dropped = memory.Watch(job.device), _drop(job.folder)
     before = watch.memory()
     start = perf_counter()
@@ -48,7 +48,9 @@ def measure(job: Job) -> Iterator[Line]:
         requester = _Requester(model, job)
         case = job.cases[0]
         first, *_ = requester.ask(case, "first")
-        yield Loaded(**_said(job), **loaded, first=first)
+        start_up = conditions.since(job.started)
+        loaded |= {"first": first, "conditions": start_up, "reasons": conditions.disturbed(start_up)}
+        yield Loaded(**_said(job), **loaded)
         for case in job.cases:
             yield from _time(requester, case, watch, around)
     else:

@@ -98,7 +98,7 @@ class Loaded(Said):
     request, with all that an engine compiles for it; None for accuracy.
 
     `dtype` is what it computes in. `weights`: what the engine holds of them, where it says; `before` and `after`:
-    memory around the load. `at`: when, UTC.
+    memory around the load. `at`: when, UTC. `conditions`: of the whole start; `reasons`: what disturbed it.
     """
 
     kind: Literal["loaded"] = "loaded"
@@ -111,6 +111,8 @@ class Loaded(Said):
     weights: int | None = None
     before: Memory
     after: Memory
+    conditions: Conditions | None = None
+    reasons: tuple[str, ...] = ()
 
 
 class Warmed(Said):

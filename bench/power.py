@@ -30,7 +30,7 @@ def items_needed(distance: float, deviation: float, one_sided: bool = True, powe
         return None
     tail = 1 - CONFIDENCE if one_sided else (1 - CONFIDENCE) / 2
     plain = ((stats.norm.ppf(1 - tail) + stats.norm.ppf(power)) * deviation / distance) ** 2
-    corrected = plain / 4 * (1 + math.sqrt(1 + 4 / (plain * distance))) ** 2 if plain else 0.0
+    corrected = (math.sqrt(plain) + math.sqrt(plain + 4 / distance)) ** 2 / 4
     unseen = math.log(tail) / math.log1p(-distance) if distance < 1 else 1.0
     return max(MIN_ITEMS, math.ceil(corrected), math.ceil(unseen))
 

@@ -10,12 +10,11 @@ more at once; after RETRIES in a row that were disturbed again the machine is bu
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
-from bench import fidelity, observations, plan, process, report, salt
+from bench import conditions, fidelity, observations, plan, process, report, salt
 from bench.job import Job, Known, Packed
-from bench.limits import LIMITS, Say, write_limits
+from bench.limits import Say, settled, write_limits
 from bench.observations import LINE, Ended, Line, Phase, Timed
 from bench.plan import Described, Plan
 from bench.variants import NULL, Variant, variants_of
@@ -72,7 +71,7 @@ def measure(
     session = _Session(made, variants, scored, timed, section, out, progress or (lambda *_: None))
     try:
         if "timing" in made.phases:
-            if not known or not (out / LIMITS).is_file():
+            if not known or not settled(out):
                 write_limits(out, made, variants, timed, section.threads, say or (lambda _: None))
             session.times()
         if "accuracy" in made.phases:
@@ -188,7 +187,7 @@ class _Session:
             device=variant.device,
             dtype=variant.dtype,
             threads=self.section.threads,
-            started=monotonic(),
+            started=conditions.launched(),
             **asked,
         )
         title = f"{variant.name}: {phase}" + (f" {block + 1}" if phase == "timing" else "")

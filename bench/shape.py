@@ -2,7 +2,8 @@
 
 All are loaded in one process and take turns, there and back (A B B A ...). A round gives one ratio for each part; the
 result is their median with its exact 95 % interval. Only the layers in the graphs are timed, with the head after
-them: no time of a whole model is computed from that.
+them: no time of a whole model is computed from that. Where the rounds were disturbed (bench.conditions) the result
+says by what, and its ratios are AMBIGUOUS.
 """
 
 from collections.abc import Mapping
@@ -13,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from bench import conditions
 from bench.environment import LIBRARIES, RUNTIMES, describe_weights, libraries, machine
 from bench.timing import median_of
-from bench.words import megabytes, milliseconds, ratio
+from bench.words import judged, megabytes, milliseconds, ratio
 from shipvlm.families.qwen3_vl.shape import Shape
 from shipvlm.runtime.decoder import GraphDecoder
 from shipvlm.runtime.graphs import load_decoder
@@ -42,7 +44,8 @@ def measure_shape(
     without a picture, on the CPU. `shape` is that of the graphs; size `name` has `total_layers`.
 
     Returns for each name `seconds` of each part (prefill; decode: one step), and for each but the baseline `ratio`,
-    baseline / other: medians over rounds with n, value, low and high (null under 6 rounds); the rounds, the machine.
+    baseline / other: medians over rounds with n, value, low and high (null under 6 rounds); the rounds, whether they
+    were `clean`, or the `reasons`, their conditions, the machine.
     Raises as `shipvlm.runtime.graphs.load_decoder`.
     """
     baseline, *others = folders
@@ -50,16 +53,22 @@ def measure_shape(
     ids = np.random.default_rng(0).integers(0, shape.text.vocab, prompt_tokens)
     ids[ids == shape.image_token_id] = 0
     measured: list[dict[str, Seconds]] = []
+    watch = conditions.Watch("cpu")
     for number in range(-WARMUP, rounds):
         order = list(folders) if number % 2 == 0 else [*others[::-1], baseline]
+        if number == 0:
+            watch.go()
         times = {key: _once(decoders[key], ids, decode_tokens) for key in order}
         if number >= 0:
             measured.append(times)
         if progress:
             progress(f"time {name}", WARMUP + number + 1, WARMUP + rounds)
+    watch.pause()
+    seen = watch.conditions()
+    reasons = conditions.disturbed(seen)
     parts = list(measured[0][baseline])
     return {
-        "schema_version": 2,
+        "schema_version": 3,
         "name": name,
         "layers": shape.text.layers,
         "total_layers": total_layers,
@@ -81,6 +90,9 @@ def measure_shape(
             for key in others
         },
         "rounds": measured,
+        "clean": not reasons,
+        "reasons": list(reasons),
+        "conditions": seen.model_dump(mode="json"),
     }
 
 
@@ -93,7 +105,9 @@ def markdown(result: Mapping[str, Any]) -> str:
         table[0] += [f"{key}, ms", "speed-up"]
         table[1] += ["---"] * 2
         for row in table[2:]:
-            row += [milliseconds(seconds[key][row[0]]), ratio(result["ratio"][key][row[0]])]
+            found = result["ratio"][key][row[0]]
+            words = ratio(found) if result["clean"] else judged({"word": "AMBIGUOUS", **found})
+            row += [milliseconds(seconds[key][row[0]]), words]
     files = ", ".join(f"{key} {megabytes(entry['bytes'])} MB" for key, entry in result["weights"].items())
     caption = (
         f"{result['name']}, {result['layers']} of its {result['total_layers']} decoder layers and the head, which "
@@ -101,7 +115,8 @@ def markdown(result: Mapping[str, Any]) -> str:
         f"{result['machine']['cpu']}, {result['machine']['cores']} cores. Files: {files}. "
         f"Speed-up: against {baseline}. Brackets: 95 % interval over alternating rounds of one run."
     )
-    return "\n".join([*(f"| {' | '.join(row)} |" for row in table), "", caption]) + "\n"
+    said = [] if result["clean"] else [f"AMBIGUOUS, the rounds were disturbed: {'; '.join(result['reasons'])}.", ""]
+    return "\n".join([*(f"| {' | '.join(row)} |" for row in table), "", *said, caption]) + "\n"
 
 
 def _once(decoder: GraphDecoder, ids: np.ndarray, steps: int) -> Seconds:

@@ -5,28 +5,42 @@ wait as one batch. So every batch has c rows, all its clients wait for the whole
 ends. There is no server here: nothing is queued, and no row joins a batch that runs (continuous batching), which is
 what serves more requests at the same latency. What a level says is what the engine gives, not what a server would.
 
-The engine is a fresh process (bench.sweep_worker). The latency is the time of a batch: from its decoded pictures and
-words to the text of its answers. It is the same for all its requests, so a percentile counts batches, not requests.
+The engine is a fresh process (bench.sweep_worker), PROCESSES of them one after the other: the first takes the levels
+up, the next down, so that a drift of the machine meets all alike. The latency is the time of a batch: from its decoded
+pictures and words to the text of its answers. It is the same for all its requests, so a percentile counts batches, not
+requests. bench.sweep_findings says what follows from that.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from time import monotonic
 from typing import Any
 
 from bench import process
-from bench.environment import LIBRARIES, RUNTIMES, libraries, machine, run_key
+from bench.environment import (
+    LIBRARIES,
+    RUNTIMES,
+    describe_data,
+    describe_weights,
+    libraries,
+    machine,
+    model_digest,
+    run_key,
+)
 from bench.job import Packed
 from bench.salt import refuse_repeated
-from bench.sweep_levels import Level, SweepJob
-from bench.timing import PERCENTILES, percentile
+from bench.sweep_findings import BATCHES, MIN_CLEAN, finding, of_levels
+from bench.sweep_levels import ATTEMPTS, LINE, Level, Opened, SweepJob
 from bench.variants import Variant
+from bench.warmup import WINDOW
 from bench.workloads import CASES
 from calib_data.records import Record
 from shipvlm.errors import InputError
-from shipvlm.stages import Progress
+from shipvlm.stages import Progress, Say
 
 SLO = 0.5  # seconds: 95 of 100 answers come within them
-BATCHES = PERCENTILES["p95"][1]  # as few as p95 can be told from
+PROCESSES = 3
 WARMUP = 3
+ONE_AT_A_TIME = [case.name for case in CASES.values() if case.batch == 1]  # here the clients make the batch
 
 
 def measure_sweep(
@@ -37,28 +51,36 @@ def measure_sweep(
     case: str = "vqa-small",
     slo_seconds: float = SLO,
     batches: int = BATCHES,
+    processes: int = PROCESSES,
     warmup: int = WARMUP,
     threads: int | None = None,
+    data: str = "",
+    command: str = "",
     progress: Progress | None = None,
-) -> dict[str, Any]:
-    """Measures `variant` at each of `levels` (clients) with `batches` batches of the case of bench.workloads.
+    say: Say | None = None,
+) -> Iterator[dict[str, Any]]:
+    """Measures `variant` at each of `levels` (clients) with `batches` batches of the case of bench.workloads, in each
+    of `processes`. Gives the result so far after each measurement; the last one is whole, and `missing` is empty.
 
-    Returns `levels`, for each: clients, requests, requests_a_second (time between batches left out), p50, p95 and
-    first_p50 (to the first token) in seconds, null where the batches are too few for it (bench.timing), whether it was
-    warm and clean, reasons, conditions, and the seconds of each batch. `breaks`: at how many requests a second p95 goes
-    over `slo_seconds`, interpolated between the two levels where it does, or null and the `reason`.
-    Raises InputError for levels that do not rise, an unknown case and no records; what the engine's process raised;
-    ExecutionError where two requests saw the same picture.
+    A result has `levels` (bench.sweep_findings.of_levels), `finding` (likewise), `missing` (process and clients), and
+    what was measured on what: digests of the model and of the records (`data` is their name), `command`, machine,
+    libraries. `say` is given how many requests it will be, and about how long they take.
+    Raises InputError for levels that do not rise, an unknown case or one with a batch, fewer than two processes and no
+    records; what the engine's process raised; ExecutionError where two requests saw the same picture.
     """
     if not levels or list(levels) != sorted(set(levels)) or levels[0] < 1:
         raise InputError(f"levels {list(levels)}: give rising numbers of clients, such as 1 2 4 8")
-    if case not in CASES:
-        raise InputError(f"no case {case!r}: one of {', '.join(CASES)}")
+    if case not in ONE_AT_A_TIME:
+        what = "asks many at once, and here the clients do" if case in CASES else "is none"
+        raise InputError(f"case {case!r} {what}: give one of {', '.join(ONE_AT_A_TIME)}")
+    if processes < MIN_CLEAN:
+        raise InputError(f"{processes} process: whether another finds the same takes at least {MIN_CLEAN}")
     if not records:
         raise InputError("a sweep needs at least one record")
-    where, used = machine(), libraries([*LIBRARIES, *RUNTIMES])
+    where, used, digest = machine(), libraries([*LIBRARIES, *RUNTIMES]), model_digest(variant.folder)
     job = SweepJob(
-        name=run_key(str(where), str(used), str(variant.folder), case),
+        name=run_key(str(where), str(used), digest, case),
+        process=0,
         folder=variant.folder.resolve(),
         engine=variant.engine,
         device=variant.device,
@@ -70,101 +92,73 @@ def measure_sweep(
         warmup=warmup,
         records=tuple(Packed(**dict(record)) for record in records),
     )
-    said: list[Level] = []
-    for line in process.lines("bench.sweep_worker", job, f"sweep of {variant.name}"):
-        said.append(Level.model_validate_json(line))
-        if progress:
-            progress(f"sweep of {variant.name}", len({level.clients for level in said}), len(levels))
-    refuse_repeated(digest for level in said for digest in level.image_sha256)
-    told = [_told(level) for level in {level.clients: level for level in said}.values()]  # the last attempt at each
-    return {
-        "schema_version": 1,
+    result = {
+        "schema_version": 2,
         "variant": variant.name,
         "engine": variant.engine,
         "device": variant.device,
-        "dtype": said[-1].dtype,
+        "digest": digest,
+        "weights": describe_weights(variant.folder),
         "threads": threads,
         "case": CASES[case].model_dump(),
+        "data": {"name": data, **describe_data(records)},
         "slo_seconds": slo_seconds,
-        "levels": told,
-        "breaks": breaking(told, slo_seconds),
-        "disturbed": [_told(level) for level in said if not level.clean],
+        "asked": list(levels),
+        "batches": batches,
+        "processes": processes,
+        "command": command,
         "machine": where,
         "libraries": used,
     }
+    said: list[Level] = []
+    for level in _measured(job, processes, variant.name, say or (lambda _: None)):
+        said.append(level)
+        refuse_repeated(digest for each in said for digest in each.image_sha256)
+        if progress and (level.clean or level.attempt == ATTEMPTS - 1):
+            done = len({(each.process, each.clients) for each in said})
+            progress(f"sweep of {variant.name}", done, len(levels) * processes)
+        found = of_levels(said, slo_seconds)
+        yield {
+            **result,
+            "dtype": level.dtype,
+            "levels": found,
+            "finding": finding(found, slo_seconds),
+            "missing": _missing(levels, processes, said),
+        }
 
 
-def breaking(levels: Sequence[Mapping[str, Any]], slo_seconds: float) -> dict[str, Any]:
-    """At how many requests a second p95 passes `slo_seconds`: linear between two levels, {"requests_a_second": ..,
-    "reason": ..}, one of the two null."""
-    for number, level in enumerate(levels):
-        name = _clients(level["clients"])
-        if level["p95"] is None:
-            return _unsaid(f"p95 needs {BATCHES} batches at a level, {name} had {level['batches']}")
-        if level["p95"] <= slo_seconds:
-            continue
-        if number == 0:
-            return _unsaid(f"p95 is over {1000 * slo_seconds:.0f} ms with {name} already")
-        before = levels[number - 1]
-        for each in (before, level):
-            if not each["clean"]:
-                return _unsaid(f"AMBIGUOUS: {_clients(each['clients'])} were disturbed: {'; '.join(each['reasons'])}")
-        share = (slo_seconds - before["p95"]) / (level["p95"] - before["p95"])
-        rates = [each["requests_a_second"] for each in (before, level)]
-        return {"requests_a_second": rates[0] + share * (rates[1] - rates[0]), "reason": None}
-    most = _clients(levels[-1]["clients"])
-    return _unsaid(f"p95 stays within {1000 * slo_seconds:.0f} ms up to {most}: give higher levels")
+def _measured(job: SweepJob, processes: int, name: str, say: Say) -> Iterator[Level]:
+    """The levels as they are measured, up in one process and down in the next."""
+    requests = processes * job.batches * sum(job.levels)
+    say(f"{processes} processes, in each {job.batches} batches at {len(job.levels)} levels: {requests} requests")
+    for number in range(processes):
+        started = monotonic()
+        turn = job.levels[:: 1 if number % 2 == 0 else -1]
+        asked = job.model_copy(update={"process": number, "levels": turn})
+        for text in process.lines("bench.sweep_worker", asked, f"sweep of {name}"):
+            line = LINE.validate_json(text)
+            if isinstance(line, Level):
+                yield line
+            elif number == 0:
+                seconds = processes * (monotonic() - started + _work(job, line))
+                say(f"about {_time(seconds)}, up to {_time(2 * seconds)} where other programs disturb it")
 
 
-def markdown(result: Mapping[str, Any]) -> str:
-    """The sweep as one table, and what it is of."""
-    rows = [["clients", "requests/s", "p50, ms", "p95, ms", "first token p50, ms", ""], ["---"] * 6]
-    for level in result["levels"]:
-        times = [_milliseconds(level[name]) for name in ("p50", "p95", "first_p50")]
-        notes = [] if level["clean"] else [f"disturbed: {'; '.join(level['reasons'])}"]
-        notes += [] if level["warm"] else ["not stable after the warm-up"]
-        rows.append([str(level["clients"]), f"{level['requests_a_second']:.3g}", *times, "; ".join(notes)])
-    case, breaks = result["case"], result["breaks"]
-    limit = f"p95 within {1000 * result['slo_seconds']:.0f} ms"
-    found = (
-        f"{limit} up to {breaks['requests_a_second']:.3g} requests/s."
-        if breaks["reason"] is None
-        else f"{limit}: the requests/s at which it ends cannot be said: {breaks['reason']}."
-    )
-    caption = (
-        f"{result['variant']} on {result['engine']}, {result['dtype']}, {result['device']}; case {case['name']}: "
-        f"pictures of {case['width']} x {case['height']}, prompts of {case['prompt_tokens']} tokens without picture, "
-        f"answers of {case['answer_tokens']}. Closed loop: each client asks again when it is answered, and the engine "
-        "answers all that wait as one batch. No server, no continuous batching."
-    )
-    return "\n".join([*(f"| {' | '.join(row)} |" for row in rows), "", found, "", caption]) + "\n"
+def _work(job: SweepJob, opened: Opened) -> float:
+    """About how many seconds one process works, as if twice the clients took twice as long."""
+    batches = job.batches + max(job.warmup, 2 * WINDOW)
+    return batches * opened.seconds * sum(job.levels) / opened.clients
 
 
-def _told(level: Level) -> dict[str, Any]:
-    count = len(level.seconds)
-    return {
-        "clients": level.clients,
-        "batches": count,
-        "requests": count * level.clients,
-        "requests_a_second": count * level.clients / sum(level.seconds),
-        "p50": percentile(level.seconds, "p50"),
-        "p95": percentile(level.seconds, "p95"),
-        "first_p50": percentile(level.first, "p50"),
-        "warm": level.warm,
-        "clean": level.clean,
-        "reasons": list(level.reasons),
-        "conditions": level.conditions.model_dump(mode="json"),
-        "seconds": list(level.seconds),
-    }
+def _missing(levels: Sequence[int], processes: int, said: Sequence[Level]) -> list[dict[str, int]]:
+    there = {(level.process, level.clients) for level in said}
+    return [
+        {"process": number, "clients": clients}
+        for number in range(processes)
+        for clients in levels
+        if (number, clients) not in there
+    ]
 
 
-def _unsaid(reason: str) -> dict[str, Any]:
-    return {"requests_a_second": None, "reason": reason}
-
-
-def _clients(count: int) -> str:
-    return f"{count} client{'s' if count > 1 else ''}"
-
-
-def _milliseconds(seconds: float | None) -> str:
-    return "-" if seconds is None else f"{1000 * seconds:.0f}"
+def _time(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"

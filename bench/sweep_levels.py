@@ -3,8 +3,10 @@
 from collections.abc import Iterator
 from pathlib import Path
 from time import perf_counter
+from typing import Annotated, Literal
 
 import numpy as np
+from pydantic import Field, TypeAdapter
 
 from bench import conditions
 from bench.job import Packed
@@ -20,10 +22,11 @@ ATTEMPTS = 2  # at a level that was disturbed
 
 
 class SweepJob(Frozen):
-    """Each of `levels` is a number of clients, each measured with `batches` batches of `case` after a warm-up of at
-    least `warmup`. `name` salts the pictures."""
+    """One process of a sweep: each of `levels`, a number of clients, is measured in this order with `batches` batches
+    of `case` after a warm-up of at least `warmup`. `name` salts the pictures, beside `process`."""
 
     name: str
+    process: int
     folder: Path
     engine: Engine
     device: Device
@@ -36,10 +39,21 @@ class SweepJob(Frozen):
     records: tuple[Packed, ...]
 
 
-class Level(Frozen):
-    """One attempt at a level: for each batch `seconds` from request to the text of its answers, `first` to their first
-    tokens. `image_sha256` is of what the model read of each picture. Clean, or `reasons` say what disturbed it."""
+class Opened(Frozen):
+    """The engine is ready. `seconds`: of one batch of `clients`, with all that is done around it."""
 
+    kind: Literal["opened"] = "opened"
+    clients: int
+    seconds: float
+
+
+class Level(Frozen):
+    """One attempt at a level in one process: for each batch `seconds` from request to the text of its answers, `first`
+    to their first tokens. `image_sha256` is of what the model read of each picture. Clean, or `reasons` say what
+    disturbed it."""
+
+    kind: Literal["level"] = "level"
+    process: int
     clients: int
     attempt: int
     dtype: str
@@ -52,15 +66,27 @@ class Level(Frozen):
     conditions: Conditions
 
 
-def measure(job: SweepJob) -> Iterator[Level]:
+LINE: TypeAdapter[Opened | Level] = TypeAdapter(Annotated[Opened | Level, Field(discriminator="kind")])
+
+
+def measure(job: SweepJob) -> Iterator[Opened | Level]:
     """Opens the model and measures the levels, one that was disturbed once more. Raises as `open_model`, `generate`."""
     model = open_model(job.folder, device=job.device, dtype=job.dtype, threads=job.threads, engine=job.engine)
+    yield _opened(model, job)
     for clients in job.levels:
         for attempt in range(ATTEMPTS):
             level = _level(model, job, clients, attempt)
             yield level
             if level.clean:
                 break
+
+
+def _opened(model: Model, job: SweepJob) -> Opened:
+    clients, watch = min(job.levels), conditions.Watch(job.device)
+    _batch(model, job, clients, "open/0")
+    start = perf_counter()
+    _batch(model, job, clients, "open/1", watch)
+    return Opened(clients=clients, seconds=perf_counter() - start)
 
 
 def _level(model: Model, job: SweepJob, clients: int, attempt: int) -> Level:
@@ -74,6 +100,7 @@ def _level(model: Model, job: SweepJob, clients: int, attempt: int) -> Level:
     seen = watch.conditions()
     reasons = conditions.disturbed(seen)
     return Level(
+        process=job.process,
         clients=clients,
         attempt=attempt,
         dtype=model.dtype,
@@ -93,7 +120,7 @@ def _batch(
     """Seconds of one batch, to its first tokens too, and digests of its pictures."""
     start = sum(map(ord, name))  # another place among the records for another batch
     records = [job.records[(start + place) % len(job.records)] for place in range(clients)]
-    asked = requests(job.case, records, model.processor.tokenizer, f"{job.name}/{clients}/{name}")
+    asked = requests(job.case, records, model.processor.tokenizer, f"{job.name}/{job.process}/{clients}/{name}")
     settings = Sampling(max_new_tokens=job.case.answer_tokens, ignore_end=True)
     if watch:
         watch.go()

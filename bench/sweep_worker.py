@@ -1,4 +1,4 @@
-"""`python -m bench.sweep_worker JOB.json`: the engine process of bench.sweep, one JSON line a level."""
+"""`python -m bench.sweep_worker JOB.json`: the engine process of bench.sweep, which says JSON lines."""
 
 import json
 import sys
@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from bench.serve import serve
 
 if TYPE_CHECKING:
-    from bench.sweep_levels import Level
+    from bench.sweep_levels import Level, Opened
 
 
-def run(job: bytes) -> Iterator["Level"]:
-    """The levels that `job` (JSON) asks for."""
+def run(job: bytes) -> Iterator["Opened | Level"]:
+    """What `job` (JSON) asks for."""
     asked = json.loads(job)
     if asked["engine"] == "onnxruntime" and asked["device"] == "cpu":
         sys.modules["torch"] = None  # type: ignore[assignment]  # as in bench.worker

@@ -72,7 +72,8 @@ def times(report: Report) -> list[Table]:
         for metric, title in METRICS.items():
 
             def milli(entry: Entry, case: str = case, metric: str = metric) -> str:
-                return milliseconds(get(entry, "latency", case, metric))
+                found = milliseconds(get(entry, "latency", case, metric))
+                return f"{found} (disturbed)" if entry["only_disturbed"] and found != NONE else found
 
             def against(entry: Entry, case: str = case, metric: str = metric) -> str:
                 return judged(get(entry, "ratio", case, metric))

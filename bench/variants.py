@@ -53,6 +53,11 @@ def variants_of(given: Sequence[Variant], section: BenchSection) -> list[Variant
             f"{baseline.folder}: the baseline is a quantized checkpoint, whose integers transformers only simulates; "
             "give the original first, or --set bench.measure=[accuracy]"
         )
+    for variant in given:
+        if variant.name in (NULL, *EXTRAS):
+            raise InputError(
+                f"{variant.folder}: {variant.name!r} is the name of a form of the baseline; rename the folder"
+            )
     found = [*given, *(_extra(baseline, name) for name in section.variants), replace(baseline, name=NULL)]
     names = [variant.name for variant in found]
     for name in names:

@@ -1,7 +1,8 @@
 """When a variant is warm: the rule, as one function.
 
 At least `least` requests, and at least six; then until the medians of the last three and of the three before them
-differ by less than 5 %, at most twenty. Where twenty are not enough, the block says that it did not become stable.
+differ by less than 5 %, at most twenty, or `least`. Where those are not enough, the block says that it did not become
+stable.
 """
 
 from collections.abc import Sequence
@@ -22,4 +23,4 @@ def stable(seconds: Sequence[float]) -> bool:
 
 def enough(seconds: Sequence[float], least: int) -> bool:
     """Whether the warm-up is over."""
-    return len(seconds) >= MOST or (len(seconds) >= least and stable(seconds))
+    return len(seconds) >= max(MOST, least) or (len(seconds) >= least and stable(seconds))

@@ -5,7 +5,7 @@ else than what was built.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -51,9 +51,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def verify(folder: Path, on_bytes: OnBytes = lambda *_: None) -> dict[str, Any]:
+def verify(folder: Path, on_bytes: OnBytes = lambda *_: None, spare: Collection[str] = ()) -> dict[str, Any]:
     """Hash every file of `folder` again and return its manifest. `on_bytes` as for `shipvlm.lock.differences`.
 
+    `spare`: files that may be gone, but not changed.
     Raises `GateError` naming files that changed, are missing or are not in the manifest, `InputError` as
     `read_manifest` does.
     """
@@ -61,7 +62,7 @@ def verify(folder: Path, on_bytes: OnBytes = lambda *_: None) -> dict[str, Any]:
     wanted, found = manifest["files"], file_table(folder, on_bytes)
     different = {
         "changed": [name for name in wanted if name in found and found[name] != wanted[name]],
-        "missing": [name for name in wanted if name not in found],
+        "missing": [name for name in wanted if name not in found and name not in spare],
         "not in the manifest": [name for name in found if name not in wanted],
     }
     if any(different.values()):

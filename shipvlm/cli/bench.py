@@ -75,8 +75,10 @@ def names_of(folders: list[Path]) -> list[str]:
 
 
 def shown(path: Path) -> str:
-    """A path as a report says it: one of this machine alone by its last part."""
-    return path.name if path.is_absolute() else str(path)
+    """A path as a report says it, from the working folder; one outside of it, which no other machine has, is cut."""
+    if path.is_absolute() and not path.is_relative_to(Path.cwd()):
+        return f".../{path.name}"
+    return str(path.relative_to(Path.cwd()) if path.is_absolute() else path)
 
 
 def refuse_failed(report: Path) -> None:

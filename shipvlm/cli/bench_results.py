@@ -22,11 +22,14 @@ def report(
 
     Of a run that was cut off, the report is made of what was measured, and says how much is missing.
     """
+    from bench.plan import references
+    from bench.results import folder_of
     from shipvlm.artifact import MANIFEST, read_manifest, verify, write_manifest
 
-    folder = _found(result)
+    folder = folder_of(result)
     if (folder / MANIFEST).is_file():
-        verify(folder)
+        # What later answers are held to is large, and nothing is derived from it: a committed result has none.
+        verify(folder, spare=[references(folder).relative_to(folder).as_posix()])
     found = _rendered(folder, raw)
     if (folder / MANIFEST).is_file():  # its files are others now, and still those of this result
         kept = {name: value for name, value in read_manifest(folder).items() if name not in ("schema_version", "files")}
@@ -46,14 +49,20 @@ def gate(
 ) -> None:
     """Judge a result: exits with 0 on PASS, with 1 on FAIL and on INCONCLUSIVE.
 
-    Asked is what the recipe or --set gates.NAME=VALUE says; without both, what was asked when it was measured.
+    Asked is what the recipe or --set gates.NAME=VALUE says; without both, what was asked when it was measured. Of a run
+    that was cut off, what was measured is judged.
     """
     from bench.findings import headline
     from bench.gate import judge
     from bench.markdown import verdict
-    from bench.results import read_report
+    from bench.results import read
 
-    found = read_report(result)
+    found = read(result)
+    if found["candidate"] == (baseline := found["baseline"]):
+        raise InputError(
+            f"{result}: nothing was compared, {baseline} is the only folder that was measured; give bench run the "
+            f"folder to judge too: shipvlm bench run {baseline} CANDIDATE -o OUT"
+        )
     judgement = judge(found, _gates(found, recipe, settings or []))
     if judgement is None:
         raise InputError("no gate is set: give --recipe FILE with a section gates, or --set gates.score=0.02")
@@ -63,7 +72,8 @@ def gate(
     else:
         print(verdict(judged))
     if judgement.verdict != "PASS":
-        raise GateError(f"{judgement.verdict}: {headline(judged)[1]}")
+        unfinished = "" if found["complete"] else " The run was cut off: give its command again, and it goes on."
+        raise GateError(f"{judgement.verdict}: {headline(judged)[1]}{unfinished}")
 
 
 @group.command()
@@ -93,24 +103,11 @@ def compare(
         print(markdown(found), end="")
 
 
-def _found(result: Path) -> Path:
-    """The folder of a result, or of the run that was cut off before it became one."""
-    from bench.plan import PLAN
-    from bench.report import REPORT
-
-    work = result.parent / f".{result.name}.partial"
-    for folder in (result, work):
-        if (folder / REPORT).is_file() or (folder / PLAN).is_file():
-            return folder
-    raise InputError(f"{result}: holds no result, and no run that was cut off; give the folder of `bench run -o`")
-
-
 def _rendered(folder: Path, raw: bool) -> dict[str, Any]:
-    from bench.report import REPORT, rebuild, render
-    from bench.results import read_report
+    from bench.report import rebuild, render
+    from bench.results import is_cut_off, read_report
 
-    there = (folder / REPORT).is_file() and not folder.name.endswith(".partial")
-    if there and not raw:
+    if not raw and not is_cut_off(folder):
         found = read_report(folder)
         render(folder, found)
         return found
@@ -123,6 +120,8 @@ def _rendered(folder: Path, raw: bool) -> dict[str, Any]:
 
 
 def _gates(found: dict[str, Any], recipe: Path | None, settings: list[str]) -> GateSection:
+    from pydantic import ValidationError
+
     from shipvlm.recipe_file import make_recipe, read_recipe
 
     if other := [text for text in settings if not text.startswith("gates.")]:
@@ -134,4 +133,10 @@ def _gates(found: dict[str, Any], recipe: Path | None, settings: list[str]) -> G
         asked = make_recipe(values, settings).gates
         named = {text.removeprefix("gates.").partition("=")[0].partition(".")[0] for text in settings}
         return asked if "score" in named else asked.model_copy(update={"score": None})
-    return GateSection.model_validate(found["gates"])
+    try:
+        return GateSection.model_validate(found["gates"])
+    except ValidationError as error:
+        raise InputError(
+            f"the gates that this result was measured with cannot be read ({error.errors()[0]['msg']}: "
+            f"gates.{'.'.join(map(str, error.errors()[0]['loc']))}); give --recipe or --set"
+        ) from error

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from bench.conditions import launched
 from bench.job import Job, Packed
 from bench.workloads import Case
 from tests.bench.made_records import records
@@ -20,6 +21,7 @@ def job(folder: Path, count: int = 3, **fields: Any) -> Job:
         "folder": folder,
         "engine": "transformers",
         "device": "cpu",
+        "started": launched(),
         "records": tuple(Packed(**dict(record)) for record in records(count)),
         "cases": (SMALL,),
         "warmup": 1,

@@ -71,5 +71,5 @@ def test_a_gpu_that_is_not_there_stops_it(tmp_path, monkeypatch):
 
 
 def test_what_run_refuses_is_refused(tmp_path):
-    with pytest.raises(InputError, match="two variants are named"):
+    with pytest.raises(InputError, match="rename the folder"):
         check.check([Variant("null", tmp_path, "transformers")], DATA, BenchSection(), GateSection())

@@ -1,15 +1,17 @@
 """Two results beside each other: paired from raw lines, refused where the data differ, times only where they may be."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from bench import plan
+from bench import plan, report
 from bench.compare import compare
 from bench.compare_markdown import markdown
+from bench.workloads import CASES
 from shipvlm.errors import InputError
-from tests.bench.made_run import CASE, accuracy_lines, made_plan, made_run, timing_lines, write_run
+from tests.bench.made_run import CASE, MB, accuracy_lines, made_plan, made_run, timing_lines, write_run
 
 COUNT = 80
 
@@ -31,7 +33,9 @@ def result(folder, pace=0.5, drift=1.0, wrong=(), changed=None, data=None, lines
 
 @pytest.fixture(scope="module")
 def first(tmp_path_factory):
-    return result(tmp_path_factory.mktemp("first") / "result")
+    made = result(tmp_path_factory.mktemp("first") / "result")
+    report.rebuild(made)
+    return made
 
 
 def test_answers_are_paired_item_by_item(first, tmp_path):
@@ -104,9 +108,23 @@ def test_what_one_was_cut_off_before_is_said(first, tmp_path):
     part = timing_lines("onnx") + accuracy_lines("onnx", data[:50])[:-1]
     found = compare(first, result(tmp_path / "b", lines={"onnx": part}))
     assert (found["items"], found["planned"]) == (50, COUNT)
-    assert f"50 of {COUNT} items were answered in both" in markdown(found)
-    with pytest.raises(InputError, match="no item was answered in both"):
-        compare(first, result(tmp_path / "c", lines={"onnx": timing_lines("onnx")}))
+    text = " ".join(markdown(found).split())
+    assert f"50 of {COUNT} items were answered in both" in text
+    assert text.count("INCONCLUSIVE") == len(found["difference"]) - 1  # a word a task
+    assert f"{tmp_path / 'b'} is not complete: 30 answers (onnx) are missing; the same command goes on there" in text
+
+
+def test_a_run_that_was_cut_off_is_found_where_it_was_to_be(first, tmp_path):
+    """Before its answers began, its times are there."""
+    result(tmp_path / ".b.partial", lines={"onnx": timing_lines("onnx", 0.5, seed=50, blocks=5)})
+    found = compare(first, tmp_path / "b")
+    assert (found["items"], "score" in found) == (0, False)
+    assert found["times"][CASE.name]["e2e"]["ratio"]["word"] == "SAME"
+    text = markdown(found)
+    assert f"No item was answered in both: {tmp_path / 'b'} has no answers of onnx" in text
+    assert f"1 block of times and {COUNT} answers (onnx) are missing" in text
+    with pytest.raises(InputError, match=r"nothing was measured in both .*c is not complete: 6 blocks of times and 80"):
+        compare(first, result(tmp_path / "c", lines={"onnx": []}))
 
 
 def test_variants_are_chosen_by_name(first):
@@ -115,5 +133,78 @@ def test_variants_are_chosen_by_name(first):
     assert found["times"][CASE.name]["e2e"]["ratio"]["word"] == "FASTER"
     with pytest.raises(InputError, match="no variant 'int8', it has original, onnx, null"):
         compare(first, first, "int8", None)
-    with pytest.raises(InputError, match="holds no run"):
-        compare(first.parent, first)
+
+
+def test_what_was_typed_is_named_where_nothing_is(first, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("nothere", "nothere/bench.json"):
+        with pytest.raises(InputError, match=f"^{name}: holds no result"):
+            compare(first, Path(name))
+
+
+def with_settings(**settings):
+    """The plan's settings, and its own fields where it has them."""
+    made = made_plan(made_run(COUNT)[0].variants, made_run(COUNT)[2])
+    fields = {"repeats": "repeats", "latency_items": "requests"}
+    own = {fields[name]: value for name, value in settings.items() if name in fields}
+    return {"settings": made.settings | settings, **own}
+
+
+def test_answers_of_other_lengths_are_refused(first, tmp_path):
+    with pytest.raises(InputError, match=r"bench\.max_new_tokens is 64 in .* and 4 in .*: measure both with the same"):
+        compare(first, result(tmp_path / "b", **with_settings(max_new_tokens=4)))
+
+
+@pytest.mark.parametrize(("name", "value"), [("threads", 1), ("warmup", 2), ("repeats", 3), ("latency_items", 9)])
+def test_times_taken_otherwise_are_ambiguous(first, tmp_path, name, value):
+    found = compare(first, result(tmp_path / "b", pace=0.1, **with_settings(**{name: value})))
+    before = plan.read(first).settings[name]
+    assert found["differs"] == [f"setting: {name} {'nothing' if before is None else before} and {value}"]
+    assert found["times"][CASE.name]["e2e"]["ratio"]["word"] == "AMBIGUOUS"
+    assert found["difference"]["all"]["word"] == "NO DIFFERENCE SEEN"
+
+
+def test_another_batch_of_answers_is_said(first, tmp_path):
+    found = compare(first, result(tmp_path / "b", **with_settings(batch_size=4)))
+    assert found["difference"]["all"]["word"] == "NO DIFFERENCE SEEN"
+    assert found["differs"] == []
+    assert "batch_size is 16 and 4: what an answer is computed beside may change it" in markdown(found)
+
+
+def test_workloads_of_one_alone_are_said(first, tmp_path):
+    caption = CASES["caption"]
+    lines = {"onnx": timing_lines("onnx", case="caption") + accuracy_lines("onnx", made_run(COUNT)[2])}
+    found = compare(first, result(tmp_path / "b", cases=(caption,), lines=lines))
+    assert found["times"] == {}
+    assert found["memory_phase"] == "accuracy"  # what was timed is not the same
+    assert "Times of vqa-small, caption were not measured in both" in markdown(found)
+
+
+def test_peak_memory_is_of_one_phase_in_both(first, tmp_path):
+    found = compare(first, first)
+    assert found["memory_phase"] == "timing"
+    assert [found[side]["memory"]["peak"] for side in ("left", "right")] == [900 * MB] * 2
+    only = result(tmp_path / "answers", phases=("accuracy",))
+    found = compare(first, only)
+    assert found["memory_phase"] == "accuracy"
+    assert [found[side]["memory"]["peak"] for side in ("left", "right")] == [1200 * MB] * 2
+    assert "peak memory while answers are scored" in markdown(found)
+
+
+def test_peaks_of_other_work_do_not_stand_beside_each_other(tmp_path):
+    plain = result(tmp_path / "a", phases=("accuracy",))
+    found = compare(plain, result(tmp_path / "b", phases=("accuracy",), **with_settings(batch_size=4)))
+    assert found["memory_phase"] is None
+    assert (found["left"]["memory"], found["right"]["memory"]) == (None, None)
+    assert "Peak memory is not compared: no phase was measured alike in both" in markdown(found)
+
+
+def test_the_nulls_smaller_batches_are_no_less_memory(tmp_path):
+    answers = result(tmp_path / "a", phases=("accuracy",))
+    assert compare(answers, answers, "original", "null")["memory_phase"] is None
+    assert compare(answers, answers, "original", "onnx")["memory_phase"] == "accuracy"
+
+
+def test_other_engines_of_the_candidates_are_shown(first):
+    assert "| engine " in markdown(compare(first, first, "original", "onnx"))
+    assert "| engine " not in markdown(compare(first, first))

@@ -63,6 +63,18 @@ def test_shares_are_of_the_time_between_go_and_pause(monkeypatch):
     assert found.waited == pytest.approx(1 / 6)
 
 
+def test_of_a_start_all_is_counted_since_its_process_was_launched(monkeypatch):
+    cores = len(own_cores())
+    here = Taken(10, 100, 5, 20, 7, 1)  # of the parent: its own time is not that of the process which it starts
+    there = Taken(14, 100 + 2 * cores, 5, 1.2 * cores, 3, 0.1)
+    readings = iter([here, there])
+    monkeypatch.setattr(conditions, "taken", lambda: next(readings))
+    found = conditions.since(conditions.launched())
+    assert found.seconds == 4
+    assert found.others == pytest.approx(0.2)
+    assert found.waited == pytest.approx(0.1 / 3.1)
+
+
 def test_a_process_beside_this_one_is_seen():
     """Planted: a loop on each core. On a machine that is busy already the share of others is high before, too."""
     loops = [subprocess.Popen([sys.executable, "-c", BUSY_LOOP]) for _ in own_cores()]

@@ -83,6 +83,7 @@ def test_whatever_was_measured_lies_inside_and_labels_lie_apart(values):
             "latency": {"c": {"e2e": {"n": 9, "value": seconds, "low": seconds * 0.9, "high": seconds * 1.1}}},
             "score": {"all": {"n": 40, "value": score, **interval}},
             "memory": {"peak": peak} if peak else None,
+            "only_disturbed": False,
         }
     plot = figures.trade({"variants": variants}, "c")
     boxes = []

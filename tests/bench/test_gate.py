@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from bench import change, power, ratio
+from bench import change, intervals, power, ratio
 from bench.gate import judge
 from shipvlm.errors import InputError
 from shipvlm.recipe import GateSection
@@ -101,6 +101,14 @@ def test_items_that_are_missing_leave_it_open():
     ):
         cut = {**whole, "missing": [{"variant": variant, "phase": phase, "block": 0, "reason": "cut off"}]}
         assert judge(cut, TWO_POINTS).verdict == wanted
+    close = estimate(1, 0.999, 1.001)
+    for name, asked in (("length", 0.1), ("top1_agreement", 0.9), ("kl", 2.0)):
+        part = report(**{name: close})
+        assert judge(part, NONE.model_copy(update={name: asked})).verdict == "PASS"
+        part["missing"] = [{"variant": "int8", "phase": "accuracy", "block": 0}]
+        [check] = judge(part, NONE.model_copy(update={name: asked})).checks
+        assert (check.verdict, check.measured) == ("INCONCLUSIVE", 1)
+        assert "not all items were answered" in check.reason
 
 
 @pytest.mark.parametrize(
@@ -158,12 +166,48 @@ def test_fidelity_and_length_are_judged_on_their_intervals():
         assert verdict({"length": 0.1}, length=estimate(1, low, high)) == (wanted or "INCONCLUSIVE")
 
 
+def held(count: int, kl: float = 0.0) -> dict:
+    return {
+        "kl": intervals.weighted_mean([3 * kl] * count, [3] * count).as_dict(),
+        "top1_agreement": intervals.share([3] * count, [3] * count).as_dict(),
+    }
+
+
+def test_a_model_that_says_the_same_passes():
+    [check] = judge(report(**held(160)), NONE.model_copy(update={"kl": 0.001})).checks
+    assert (check.verdict, check.measured) == ("PASS", 0)
+    assert check.reason == "0 for every picture: at 95 % confidence it is another for fewer than 1.9 % of all pictures"
+    assert verdict({"kl": 0.001}, **held(160, 0.01)) == "FAIL"
+    assert verdict({"top1_agreement": 0.95}, **held(160)) == "PASS"
+    [check] = judge(report(**held(160)), NONE.model_copy(update={"top1_agreement": 0.99})).checks
+    assert (check.verdict, check.measured) == ("INCONCLUSIVE", 1)
+    needed = check.needed_items
+    assert verdict({"top1_agreement": 0.99}, **held(needed)) == "PASS"
+    assert verdict({"top1_agreement": 0.99}, **held(needed - 1)) == "INCONCLUSIVE"
+    [check] = judge(report(**held(160)), NONE.model_copy(update={"top1_agreement": 1.0})).checks
+    assert (check.verdict, check.needed_items) == ("INCONCLUSIVE", None)  # that can never be known
+
+
+@pytest.mark.parametrize("name", ["kl", "top1_agreement", "length"])
+def test_too_few_items_are_told_from_none(name):
+    few = {**held(29), "length": estimate(1.0, None, None) | {"n": 29}}
+    [check] = judge(report(**few), NONE.model_copy(update={name: 0.5})).checks
+    assert check.verdict == "INCONCLUSIVE"
+    assert check.reason == "29 items are too few for an interval: it takes items of 30 pictures"
+    assert check.measured == few[name]["value"]
+
+
 @pytest.mark.parametrize("name", [name for name in GateSection.model_fields if name not in ("score_by_task", "size")])
 def test_what_was_not_measured_does_not_pass(name):
     bare = report(memory=None)
     [check] = judge(bare, NONE.model_copy(update={name: 0.5})).checks
     assert check.verdict == "INCONCLUSIVE"
-    assert "not measured" in check.reason
+    assert check.reason == "not measured"
+
+
+def test_a_model_is_not_judged_against_itself():
+    alone = {**report(), "candidate": "original"}
+    assert judge(alone, GateSection(size=1.0, memory=1.0)) is None
 
 
 def test_no_gate_is_no_verdict_and_a_judgement_is_plain_data():

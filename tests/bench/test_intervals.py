@@ -61,6 +61,19 @@ def test_equal_items_do_not_claim_certainty():
     assert share([0] * 100, [3] * 100).high == pytest.approx(wilson(0, 100)[1])
 
 
+@pytest.mark.parametrize("value", [0.0, 0.3])
+def test_equal_items_of_a_mean_without_an_upper_bound_say_how_many_may_be_others(value):
+    found = weighted_mean([2 * value] * 160, [2] * 160)
+    assert (found.value, found.low, found.high) == (pytest.approx(value), None, None)
+    # So few of 160 pictures would be others in one of twenty samples, were they that share of all: the rule of three.
+    assert stats.binom.pmf(0, 160, found.unseen) == pytest.approx(0.05)
+    assert found.unseen == pytest.approx(3 / 160, rel=0.02)
+    pairs = weighted_mean([value] * 160, [1] * 160, [str(item // 2) for item in range(160)])
+    assert pairs.unseen == pytest.approx(3 / 80, rel=0.03)  # the picture is the unit
+    assert weighted_mean([value] * 29, [1] * 29).unseen is None
+    assert weighted_mean(range(40), [1] * 40).unseen is None
+
+
 def test_bounded_means_cover_what_they_promise():
     rng = np.random.default_rng(2)
     hits = 0

@@ -148,3 +148,13 @@ def test_times_alone_and_answers_alone_have_a_report():
         text = markdown.markdown(found)
         assert ("whole answer" in text) == (phase == "timing")
         assert ("score all, %" in text or "all, % of 160" in text) == (phase == "accuracy")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [("kl", 1e-6, "1e-06"), ("top1_agreement", 0.97, "97.0"), ("score all", -0.02, "-2.0"), ("length", 1.02, "1.02x")],
+)
+def test_a_number_without_bounds_is_said_in_its_own_unit(name, value, said):
+    check = gate.Check(name, 0.5, "INCONCLUSIVE", "too few", value)
+    report = {"judgement": gate.Judgement("INCONCLUSIVE", "onnx", (check,)).as_dict()}
+    assert findings.checks(report)[0]["measured"] == said

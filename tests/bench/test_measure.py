@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from bench import conditions
 from bench import measure as measuring
 from bench.job import Job, Known
 from bench.measure import measure
@@ -53,6 +54,9 @@ def test_a_timing_block_is_a_start_then_each_case_warm_and_timed_then_its_end(ti
     assert timed[7].id == f"{records(3)[2].id}+{records(3)[0].id}"  # the second pair of three records, in turn
     for warm in of(Warmed, timed_lines):
         assert 6 <= len(warm.seconds) <= 20
+    [start] = of(Loaded, timed_lines)
+    assert start.conditions.seconds >= start.imports + start.load + start.first
+    assert start.reasons == conditions.disturbed(start.conditions)
     assert all(
         line.model_dump(include={"run", "variant", "block"}) == {"run": "r", "variant": "v", "block": 0}
         for line in timed_lines

@@ -78,9 +78,9 @@ def test_variants_that_cannot_be_measured_are_refused(given, order, change, mess
         variants_of([by_name[name] for name in order], SECTION.model_copy(update=change))
 
 
-@pytest.mark.parametrize("name", ["a b", "../x", ".hidden", "", "null"])
+@pytest.mark.parametrize("name", ["a b", "../x", ".hidden", "", "null", "fp16", "compile"])
 def test_names_that_cannot_be_files_or_are_taken_are_refused(given, name):
-    with pytest.raises(InputError, match=r"cannot be named|two variants are named"):
+    with pytest.raises(InputError, match=r"cannot be named|the name of a form of the baseline; rename"):
         variants_of([Variant.of(name, given[0].folder)], SECTION)
 
 

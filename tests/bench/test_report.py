@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bench import observations, plan, report
-from bench.observations import Ended, Held, Line, Timed
+from bench import evidence_tables, figures, findings, observations, plan, report, tables
+from bench.observations import Ended, Held, Line, Loaded, Timed
 from bench.ratio import MIN_BLOCKS
 from shipvlm.errors import ExecutionError, InputError
 from shipvlm.recipe import GateSection
@@ -87,6 +87,68 @@ def test_where_all_blocks_were_disturbed_there_are_numbers_and_no_words():
     compared = entry["ratio"][CASE.name]["ttft"]
     assert (compared["word"], compared["value"]) == ("AMBIGUOUS", None)
     assert [check["verdict"] for check in found["judgement"]["checks"] if "ttft" in check["name"]] == ["INCONCLUSIVE"]
+
+
+def test_what_disturbed_blocks_alone_say_is_marked_and_not_drawn():
+    data = made_run(40)[2]
+    made = made_plan({name: made_run(40)[0].variants[name] for name in ("original", "onnx", "null")}, data)
+    noisy = {name: range(6) if name == "onnx" else () for name in made.variants}
+    lines = {name: timing_lines(name, disturbed=noisy[name]) + accuracy_lines(name, data) for name in noisy}
+    found = report.build(made, lines, data)
+    [shown] = tables.times(found)
+    cells = {row.name: row.cells[0] for row in shown.rows}
+    assert cells["onnx"].endswith(" (disturbed)")
+    assert not cells["null"].endswith(" (disturbed)")
+    assert [row["name"] for row in figures.stages(found, CASE.name)["rows"]] == ["original", "null"]
+    assert [point["name"] for point in figures.trade(found, CASE.name)["points"]] == ["original"]
+    assert "scored, 48 requests timed of each variant in 6 blocks" in findings.caption(found)
+    alone = report.build(made, {name: timing_lines(name, disturbed=range(6)) for name in noisy}, data)
+    assert figures.stages(alone, CASE.name) is None
+    assert "requests timed" not in findings.caption(alone)
+    assert "scored" not in findings.caption(alone)
+
+
+def test_the_caption_counts_requests_of_clean_blocks(made):
+    assert "40 to 48 requests timed of each variant in 5 to 6 blocks" in findings.caption(made)
+
+
+def changed_starts(lines, change):
+    """`lines`, each start of a timing block with what `change` makes of it."""
+    return [
+        line.model_copy(update=change(line)) if isinstance(line, Loaded) and line.first is not None else line
+        for line in lines
+    ]
+
+
+def test_a_start_that_was_disturbed_does_not_count(run, made):
+    plan_, lines, data = run
+    slow = {"imports": 60.0, "reasons": ("noise",)}
+    starts = changed_starts(lines["onnx"], lambda line: slow if line.block == 3 else {})
+    entry = report.build(plan_, {**lines, "onnx": starts}, data)["variants"]["onnx"]
+    assert entry["cold_start"]["starts"] == entry["cold_start"]["ratio"]["blocks"] == 5
+    assert entry["cold_start"]["seconds"]["value"] < 2
+    assert entry["ratio"] == made["variants"]["onnx"]["ratio"]  # its requests do
+
+
+def test_starts_from_memory_are_not_held_against_starts_from_the_disk(run):
+    plan_, lines, data = run
+    some = changed_starts(lines["onnx"], lambda line: {"dropped": line.block > 1})
+    cold = report.build(plan_, {**lines, "onnx": some}, data)["variants"]["onnx"]["cold_start"]
+    assert (cold["starts"], cold["dropped"], cold["ratio"]["word"]) == (4, True, "AMBIGUOUS")
+    none = {name: changed_starts(said, lambda _: {"dropped": False}) for name, said in lines.items()}
+    found = report.build(plan_, none, data)
+    assert found["variants"]["onnx"]["cold_start"]["starts"] == 6
+    assert found["variants"]["onnx"]["cold_start"]["ratio"]["word"] == "FASTER"
+    assert "may have been in the system's memory" in evidence_tables.starts(found).note
+
+
+def test_without_times_no_peak_is_judged(run):
+    """The null answers a quarter, in smaller batches: its peak says nothing of two equal runs."""
+    plan_, lines, data = run
+    answers = {name: [line for line in said if line.phase == "accuracy"] for name, said in lines.items()}
+    found = report.build(plan_.model_copy(update={"phases": ("accuracy",)}), answers, data)["variants"]
+    assert {entry["against"]["memory"] for entry in found.values()} == {None}
+    assert found["onnx"]["memory"]["peak_rss"] > 0
 
 
 def test_scores_and_changes_are_paired(run, made):

@@ -4,6 +4,7 @@ import json
 import shutil
 import socket
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -233,7 +234,9 @@ def test_a_disturbed_block_is_kept_and_measured_once_more_until_that_is_in_vain(
     finished, variants, workers, monkeypatch, tmp_path
 ):
     out, verdicts = tmp_path / "report", iter([*[1, 0], 0, *[1, 1], *[1, 1], *[1, 1], 1, 0, *[1, 0]])  # disturbed?
-    monkeypatch.setattr(conditions, "disturbed", lambda found: ("noise",) if next(verdicts) else ())
+    asked = count()  # of each start, then of its block
+    noisy = lambda _: ("noise",) if next(asked) % 2 and next(verdicts) else ()  # noqa: E731
+    monkeypatch.setattr(conditions, "disturbed", noisy)
     made = measure(variants, DATA, SECTION.model_copy(update={"measure": ("timing",), "blocks": 2}), out)
     # coarse, null and null again twice in a row: coarse is not measured once more; after a clean onnx base is
     names = [(name, job.attempt) for job, (name, _, _) in zip(workers.jobs, workers.asked(), strict=True)]
@@ -248,6 +251,20 @@ def test_a_disturbed_block_is_kept_and_measured_once_more_until_that_is_in_vain(
     workers.jobs.clear()
     measure(variants, DATA, SECTION.model_copy(update={"measure": ("timing",), "blocks": 2}), out)
     assert workers.jobs == []
+
+
+def test_limits_are_measured_again_when_their_rates_were_disturbed(variants, workers, monkeypatch, tmp_path):
+    asked = []
+
+    def write(out, *_):
+        asked.append(out)
+        reasons = ["noise"] if len(asked) == 1 else []
+        (out / LIMITS).write_text(json.dumps({"small": {"rates": {"reasons": reasons}, "variants": {}}}))
+
+    monkeypatch.setattr(running, "write_limits", write)
+    for times in (1, 2, 2):
+        measure(variants[:1], DATA, SECTION.model_copy(update={"measure": ("timing",)}), tmp_path)
+        assert len(asked) == times
 
 
 def test_pictures_that_repeat_are_refused(variants, workers, monkeypatch, tmp_path):

@@ -101,3 +101,20 @@ def test_times_are_those_of_the_runs_and_each_is_held_against_the_first(small, m
     assert {name: parts["decode"]["value"] for name, parts in found["ratio"].items()} == pytest.approx(
         {"b": 2.0, "c": 3.0}
     )
+    assert found["conditions"]["seconds"] >= 0 and isinstance(found["clean"], bool)
+
+
+@pytest.mark.parametrize("reasons", [(), ("a compiler ran",)])
+def test_disturbed_rounds_are_ambiguous(small, monkeypatch, reasons):
+    clock = [0.0]
+    monkeypatch.setattr(module, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(module, "load_decoder", lambda folder, shape, threads: Planted(folder, 0.1, clock, []))
+    monkeypatch.setattr(module, "describe_weights", lambda folder: {"bytes": 1})
+    monkeypatch.setattr(module.conditions, "disturbed", lambda found: reasons)
+    found = measure_shape(
+        {name: name for name in ("a", "b")}, small, name="x", total_layers=30, prompt_tokens=10, rounds=2
+    )
+    assert (found["clean"], found["reasons"]) == (not reasons, list(reasons))
+    words = markdown(found)
+    assert ("AMBIGUOUS, the rounds were disturbed: a compiler ran." in words) == bool(reasons)
+    assert words.count("| AMBIGUOUS 1.00x |") == len(found["ratio"]["b"]) * bool(reasons)

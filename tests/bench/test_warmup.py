@@ -33,6 +33,12 @@ def test_warm_up_goes_on_until_stable_and_no_longer_than_twenty():
     assert enough([1.0] * 8, 8)
 
 
+def test_as_many_as_were_asked_for_are_made_also_above_twenty():
+    assert not enough([1.0] * 29, 30)
+    assert enough([1.0] * 30, 30)
+    assert enough([2.0**-number for number in range(30)], 30)
+
+
 @given(st.lists(st.floats(0.001, 100), max_size=30), st.integers(1, 30), st.floats(0.01, 100))
 def test_the_unit_of_time_does_not_matter(seconds, least, unit):
     scaled = [value * unit for value in seconds]

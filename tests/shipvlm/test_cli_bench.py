@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import report
+from bench import plan, report
 from convert.export import export_graphs
 from shipvlm.artifact import MANIFEST, write_manifest
 from tests.bench.made_run import made_report, made_run, write_run
@@ -66,8 +66,8 @@ def test_run_refuses_two_of_one_name(capsys, tiny_checkpoint: Path, tmp_path: Pa
         (("shape", "qwen3-vl-2b", "--layers", "99"), "has 28"),
         (("run", "nowhere"), "-o"),
         (("report", "nowhere"), "holds no result"),
-        (("gate", "nowhere"), "holds no bench.json"),
-        (("compare", "nowhere", "nowhere"), "holds no run"),
+        (("gate", "nowhere"), "nowhere: holds no result"),
+        (("compare", "nowhere", "nowhere"), "nowhere: holds no result"),
         (("sweep", "nowhere", "--levels", "1,x"), "numbers with commas"),
         (("check", "nowhere"), "nowhere"),
     ],
@@ -103,6 +103,63 @@ def test_report_of_a_run_that_was_cut_off(capsys, tmp_path: Path) -> None:
     assert code == 0, err
     assert "Not complete: " in out
     assert (tmp_path / ".mine.partial" / "index.html").is_file()
+
+
+def test_a_run_that_was_cut_off_is_judged_and_compared(capsys, result: Path, tmp_path: Path) -> None:
+    made, lines, _ = made_run(80)
+    write_run(tmp_path / ".cut.partial", made, {**lines, "onnx-w8a8-static": lines["onnx-w8a8-static"][:-30]})
+    code, out, err = run(capsys, "bench", "gate", tmp_path / "cut", "--set", "gates.score=0.1")
+    assert (code, out.startswith("**INCONCLUSIVE**")) == (1, True)
+    assert "Not complete: " in out
+    assert err.endswith("The run was cut off: give its command again, and it goes on.\n")
+    assert run(capsys, "bench", "gate", tmp_path / "cut", "--set", "gates.size=0.9")[0] == 0
+    code, out, err = run(capsys, "bench", "compare", result, tmp_path / "cut")
+    assert code == 0, err
+    assert f"{tmp_path / 'cut'} is not complete: " in " ".join(out.split())
+    code, _, err = run(capsys, "bench", "compare", result, "nothere")
+    assert (code, err.startswith("error: nothere: holds no result")) == (2, True)
+
+
+def test_nothing_is_judged_where_nothing_was_compared(capsys, tmp_path: Path) -> None:
+    made, lines, data = made_run(80)
+    names = ("original", "null")
+    alone = made.model_copy(update={"variants": {name: made.variants[name] for name in names}})
+    write_run(tmp_path / "b1", alone, {name: lines[name] for name in names})
+    assert report.rebuild(tmp_path / "b1", data)["judgement"] is None
+    for options in ((), ("--set", "gates.size=1.5"), ("--json",)):
+        code, out, err = run(capsys, "bench", "gate", tmp_path / "b1", *options)
+        assert (code, out) == (2, "")
+        assert "nothing was compared, original is the only folder that was measured" in err
+        assert "shipvlm bench run original CANDIDATE -o OUT" in err
+
+
+def test_a_committed_result_is_read_as_it_is(capsys, result: Path, tmp_path: Path) -> None:
+    """Without what answers are held to; and without its manifest and page."""
+    references = plan.references(result)
+    references.write_bytes(b"large")
+    write_manifest(result, {"stage": "bench"})
+    references.unlink()
+    code, _, err = run(capsys, "bench", "report", result, "--raw")
+    assert code == 0, err
+    assert run(capsys, "verify", result)[0] == 0
+    references.write_bytes(b"of something else")
+    assert run(capsys, "bench", "report", result)[0] == 1
+    references.unlink()
+    for name in (MANIFEST, "index.html"):
+        (result / name).unlink()
+    for arguments in (("report", result), ("report", result, "--raw"), ("compare", result, result)):
+        assert run(capsys, "bench", *arguments)[0] == 0
+    assert run(capsys, "bench", "gate", result, "--set", "gates.size=0.9")[0] == 0
+
+
+def test_a_result_that_is_not_whole_is_bad_input(capsys, result: Path) -> None:
+    found = json.loads((result / "bench.json").read_text())
+    (result / "bench.json").write_text(json.dumps({name: found[name] for name in found if name != "gates"}))
+    code, _, err = run(capsys, "bench", "gate", result)
+    assert (code, "is no whole report, it lacks gates" in err) == (2, True)
+    (result / "bench.json").write_text(json.dumps(found | {"gates": {"speed": 2}}))
+    code, _, err = run(capsys, "bench", "gate", result)
+    assert (code, "gates.speed" in err) == (2, True)
 
 
 @pytest.mark.parametrize(
@@ -159,3 +216,12 @@ def test_check_says_what_would_be_measured(
     assert "at most 1.43x possible" in out
     assert "note: bench.blocks is 3: with fewer than 5 every time is AMBIGUOUS" in out
     assert "no margin can be decided" in out
+
+
+def test_a_command_that_is_shown_runs_where_it_was_typed_and_names_no_machine(monkeypatch, tmp_path: Path) -> None:
+    from shipvlm.cli.bench import shown
+
+    monkeypatch.chdir(tmp_path)
+    assert shown(Path("a/b")) == "a/b"
+    assert shown(tmp_path / "a" / "b") == "a/b"
+    assert shown(tmp_path.parent / "elsewhere" / "b") == ".../b"

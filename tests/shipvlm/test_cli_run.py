@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.bench.made_run import made_report
 from tests.shipvlm.commands import run
 
 ROOT = Path(__file__).parents[2]
@@ -100,8 +101,7 @@ def test_a_run_ends_with_a_report_and_a_second_one_keeps_all(capsys, monkeypatch
             "command": options["command"],
         }
         judgement: dict[str, Any] = {"verdict": "FAIL" if section.limit == 8 else "PASS", "checks": []}
-        facts = {"schema_version": 3, "judgement": judgement, "candidate": "onnx-w8a8-static", "baseline": "original"}
-        (out / "bench.json").write_text(json.dumps({**facts, **asked}))
+        (out / "bench.json").write_text(json.dumps(made_report() | {"judgement": judgement, "asked": asked}))
         (out / "index.html").touch()
         (out / "bench.md").write_text("**PASS**: it holds.\n\n### Tables\n")
 
@@ -120,14 +120,14 @@ def test_a_run_ends_with_a_report_and_a_second_one_keeps_all(capsys, monkeypatch
     assert runs[1]["report"] == str(unbroken / "report" / "index.html")
     assert contents(unbroken) == before
     report = json.loads((unbroken / "report" / "bench.json").read_text())
-    assert report["variants"] == [
+    assert report["asked"]["variants"] == [
         ["original", "qwen3_vl", "transformers"],
         ["w8a8-static", "quantized", "transformers"],
         ["onnx", "onnx-baseline", "onnxruntime"],
         ["onnx-w8a8-static", "artifact", "onnxruntime"],
     ]
-    assert report["counts"] == [1600, 7, 0.03]
-    assert report["command"] == "shipvlm run small.yaml --set bench.limit=7"
+    assert report["asked"]["counts"] == [1600, 7, 0.03]
+    assert report["asked"]["command"] == "shipvlm run small.yaml --set bench.limit=7"
     log = [json.loads(line) for line in (unbroken / "log.jsonl").read_text().splitlines()]
     assert [entry["kept"] for entry in log[-4:]] == [True] * 4
     code, out, _ = run(capsys, "run", recipe, "-o", unbroken, "--set", "bench.limit=7")
