@@ -23,6 +23,8 @@ from shipvlm.runtime.inputs import Batch, Request, encode
 from shipvlm.runtime.model import Engine, Features, Model, open_model
 from shipvlm.runtime.sampling import Sampling
 
+TRIES = 5
+
 
 def measure(job: Job) -> Iterator[Line]:
     """All lines of the block, as they are measured. Raises as `shipvlm.runtime.model.open_model` and `generate`."""
@@ -210,13 +212,17 @@ def _import(engine: Engine) -> None:
 
 def _drop(folder: Path) -> bool:
     """Ask the system to forget the files in `folder`; whether it did, so that a load reads them from the disk."""
-    forgotten = []
-    for path in [path for path in folder.iterdir() if path.is_file() and path.stat().st_size]:
-        with path.open("rb") as file:
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    return all([_forget(path) for path in folder.iterdir() if path.is_file() and path.stat().st_size])
+
+
+def _forget(path: Path) -> bool:
+    """Whether the first byte of a file is not in memory any more. Where to look brings it back, it is asked again."""
+    with path.open("rb") as file:
+        for _ in range(TRIES):
             try:
+                os.fdatasync(file.fileno())  # what was not written yet cannot be forgotten
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
                 os.preadv(file.fileno(), [bytearray(1)], 0, os.RWF_NOWAIT)
-                forgotten.append(False)  # its first byte is in memory
             except OSError as error:
-                forgotten.append(isinstance(error, BlockingIOError))
-    return all(forgotten)
+                return isinstance(error, BlockingIOError)
+    return False

@@ -1,6 +1,8 @@
 """What one block says: its lines, what they are of, and that they hold what they claim."""
 
+import errno
 import json
+import os
 
 import numpy as np
 import pytest
@@ -219,3 +221,28 @@ def test_a_folder_that_does_not_fit_its_engine_is_refused(tiny_checkpoint, graph
         list(measure(job(tiny_checkpoint, engine="onnxruntime")))
     with pytest.raises(InputError, match="holds graphs, which compile does not run"):
         list(measure(job(graphs, engine="compile")))
+
+
+@pytest.mark.parametrize(
+    ("answers", "forgotten"),
+    [
+        ([BlockingIOError()], True),
+        ([1, 1, BlockingIOError()], True),  # to look may bring it back before the look is over
+        ([1] * measuring.TRIES, False),
+        ([OSError(errno.EOPNOTSUPP, "")], False),
+    ],
+)
+def test_a_file_is_forgotten_when_its_first_byte_is_not_in_memory(monkeypatch, tmp_path, answers, forgotten):
+    said = iter(answers)
+
+    def look(*_):
+        answer = next(said)
+        if isinstance(answer, OSError):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(os, "preadv", look)
+    (tmp_path / "weights").write_bytes(b"x")
+    (tmp_path / "empty").touch()
+    assert measuring._drop(tmp_path) is forgotten
+    assert list(said) == []
