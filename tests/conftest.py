@@ -1,6 +1,7 @@
 """What several test files share: a tiny random checkpoint of the genuine class."""
 
 import json
+import os
 import random
 from pathlib import Path
 
@@ -35,8 +36,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason="needs an NVIDIA GPU that torch can use"))
 
 
-# How long an example takes depends on what else the machine does.
-hypothesis.settings.register_profile("shipvlm", deadline=None)
+# How long an example takes depends on what else the machine does. CI takes the same examples each time, people others.
+hypothesis.settings.register_profile(
+    "shipvlm",
+    deadline=None,
+    derandomize="CI" in os.environ,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
 hypothesis.settings.load_profile("shipvlm")
 
 # The models of the tests are so small that a second thread only waits for the first.

@@ -36,7 +36,7 @@ def test_the_report_is_what_its_lines_say(folder, tmp_path):
     assert (tmp_path / "result" / "bench.md").read_text() == (folder / "bench.md").read_text()
 
 
-@pytest.mark.parametrize(("left", "right"), product(scored(), repeat=2), ids=lambda folder: folder.name)
+@pytest.mark.parametrize(("left", "right"), list(product(scored(), repeat=2)), ids=lambda folder: folder.name)
 def test_two_results_compare_on_another_machine(left, right):
     found = compare(left, right)
     assert found["items"] == found["planned"] > 0
