@@ -1,5 +1,6 @@
 """Measures one block in this process: opens the variant, then times requests, or asks for answers."""
 
+import math
 import os
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -9,11 +10,10 @@ from pathlib import Path
 from time import monotonic, perf_counter
 from typing import Any, cast
 
-import numpy as np
-
 from bench import conditions, memory
 from bench.job import Job
 from bench.observations import Answered, Ended, Held, Line, Loaded, Said, Stages, Timed, Warmed, short
+from bench.salt import digests
 from bench.warmup import enough, stable
 from bench.workloads import Case, ask, batches, requests
 from calib_data.records import Record
@@ -113,17 +113,15 @@ def _timed(
     records: Sequence[Record],
 ) -> Timed:
     batch = encode(requester.model.processor, asked)  # once more: what the model read
-    sizes = [grid[0] * grid[1] * grid[2] for grids in batch.grids for grid in grids]
-    pictures = np.split(batch.pixel_values, np.cumsum(sizes)[:-1])
     return Timed(
         **_said(requester.job),
         case=case.name,
         repeat=repeat,
         id="+".join(record.id for record in records),
         prompt_sha256=tuple(short(request.prompt.encode()) for request in asked),
-        image_sha256=tuple(short(picture.tobytes()) for picture in pictures),
+        image_sha256=digests(batch),
         prompt_tokens=tuple(len(ids) for ids in batch.input_ids),
-        patches=tuple(sizes),
+        patches=tuple(math.prod(grid) for grids in batch.grids for grid in grids),
         new_tokens=case.answer_tokens,
         wall=wall,
         stages=Stages(**vars(answers[0].seconds)),

@@ -5,13 +5,16 @@ a change that nobody sees, of the same size and the same work. That it reached t
 read: the digest of each picture's patches is in the line of its request.
 """
 
+import math
 from collections import Counter
 from collections.abc import Iterable
 
 import numpy as np
 from PIL import Image
 
+from bench.observations import short
 from shipvlm.errors import ExecutionError
+from shipvlm.runtime.inputs import Batch
 
 SIDE = 16  # pixels of the block: resizing blurs some away, not 256 of them
 BITS = 2
@@ -26,6 +29,13 @@ def salted(image: Image.Image, salt: str) -> Image.Image:
     block &= 0xFF ^ (2**BITS - 1)
     block |= rng.integers(0, 2**BITS, block.shape, dtype=np.uint8)
     return Image.fromarray(pixels)
+
+
+def digests(batch: Batch) -> tuple[str, ...]:
+    """Of what the model reads of each picture of an encoded batch."""
+    sizes = [math.prod(grid) for grids in batch.grids for grid in grids]
+    pictures = np.split(batch.pixel_values, np.cumsum(sizes)[:-1])
+    return tuple(short(picture.tobytes()) for picture in pictures)
 
 
 def refuse_repeated(digests: Iterable[str]) -> None:

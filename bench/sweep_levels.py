@@ -5,12 +5,12 @@ from pathlib import Path
 from time import perf_counter
 from typing import Annotated, Literal
 
-import numpy as np
 from pydantic import Field, TypeAdapter
 
 from bench import conditions
 from bench.job import Packed
-from bench.observations import Conditions, Frozen, short
+from bench.observations import Conditions, Frozen
+from bench.salt import digests
 from bench.warmup import enough, stable
 from bench.workloads import Case, requests
 from shipvlm.runtime.generate import generate
@@ -116,7 +116,7 @@ def _level(model: Model, job: SweepJob, clients: int, attempt: int) -> Level:
 
 def _batch(
     model: Model, job: SweepJob, clients: int, name: str, watch: conditions.Watch | None = None
-) -> tuple[float, float, list[str]]:
+) -> tuple[float, float, tuple[str, ...]]:
     """Seconds of one batch, to its first tokens too, and digests of its pictures."""
     start = sum(map(ord, name))  # another place among the records for another batch
     records = [job.records[(start + place) % len(job.records)] for place in range(clients)]
@@ -128,11 +128,8 @@ def _batch(
     answers = generate(model, asked, settings, batch_size=clients)
     seconds = perf_counter() - begin
     if watch is None:
-        return seconds, 0.0, []
+        return seconds, 0.0, ()
     watch.pause()
     stages = answers[0].seconds
-    batch = encode(model.processor, asked)  # once more: what the model read
-    sizes = [grid[1] * grid[2] for grids in batch.grids for grid in grids]
-    pictures = np.split(batch.pixel_values, np.cumsum(sizes)[:-1])
     first = stages.preprocess + stages.vision + stages.prefill
-    return seconds, first, [short(picture.tobytes()) for picture in pictures]
+    return seconds, first, digests(encode(model.processor, asked))  # once more: what the model read

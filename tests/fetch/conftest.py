@@ -1,12 +1,15 @@
 """Every test of fetch runs as somebody with no account, no settings and an empty home, and waits for nothing."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import huggingface_hub.constants
 import pytest
 
 import fetch.retry
+from tests.fetch.fake_hub import FakeHub
+from tests.fetch.fake_modelscope import FakeModelScope
 
 
 @pytest.fixture(autouse=True)
@@ -25,6 +28,21 @@ def empty_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(fetch.retry, "FIRST_WAIT", 0.001)
     return home
+
+
+@pytest.fixture
+def hub(request: pytest.FixtureRequest) -> Iterator[FakeHub]:
+    """A hub that has the test file's FILES."""
+    with FakeHub(request.module.FILES) as server:
+        yield server
+
+
+@pytest.fixture
+def scope(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeModelScope]:
+    """A ModelScope that has them too, and is the one that is asked."""
+    with FakeModelScope(request.module.FILES) as server:
+        monkeypatch.setenv("MODELSCOPE_ENDPOINT", server.url)
+        yield server
 
 
 @pytest.fixture

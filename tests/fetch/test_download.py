@@ -9,21 +9,7 @@ from fetch.transfer import TransferError
 from shipvlm.errors import GateError
 from shipvlm.lock import LockedFile
 from tests.fetch.downloading import FILES, WEIGHTS, asked, bring, check, quarantined
-from tests.fetch.fake_hub import FakeHub
-from tests.fetch.fake_modelscope import FakeModelScope
 from tests.fetch.serving import ALWAYS, Fault, blob, html
-
-
-@pytest.fixture
-def hub():
-    with FakeHub(FILES) as hub:
-        yield hub
-
-
-@pytest.fixture
-def scope():
-    with FakeModelScope(FILES) as scope:
-        yield scope
 
 
 def test_all_files_come_and_are_hashed(hub, out):

@@ -22,12 +22,6 @@ from tests.fetch.fake_hub import FakeHub
 from tests.fetch.serving import ALWAYS, Fault, blob
 
 
-@pytest.fixture
-def hub():
-    with FakeHub(FILES) as hub:
-        yield hub
-
-
 @pytest.mark.parametrize(
     "path", ["../x", "/x", "a/../../x", "a//x", ".fetch/x", ".quarantine/x", "checkpoint.lock.json"]
 )

@@ -35,12 +35,6 @@ except ShipvlmError as error:
 """
 
 
-@pytest.fixture
-def hub():
-    with FakeHub(FILES) as hub:
-        yield hub
-
-
 def start(hub: FakeHub, out: Path) -> subprocess.Popen:
     command = [sys.executable, "-c", PROGRAM, hub.url, str(out)]
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2])

@@ -3,7 +3,7 @@
 import errno
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 
@@ -11,7 +11,6 @@ import pytest
 
 from shipvlm.lock import LOCK, QUARANTINE, UNFINISHED
 from tests.fetch.fake_hub import FakeHub
-from tests.fetch.fake_modelscope import FakeModelScope
 from tests.fetch.made_repository import SHARDS, repository
 from tests.fetch.serving import ALWAYS, Fault, Reply, Request, Server, html
 from tests.shipvlm.commands import run
@@ -22,19 +21,6 @@ SMALL = "tokenizer.json"
 OFFLINE = "huggingface_hub.constants.HF_HUB_OFFLINE"
 
 Fetch = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def hub() -> Iterator[FakeHub]:
-    with FakeHub(FILES) as server:
-        yield server
-
-
-@pytest.fixture
-def scope(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeModelScope]:
-    with FakeModelScope(FILES) as server:
-        monkeypatch.setenv("MODELSCOPE_ENDPOINT", server.url)
-        yield server
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -34,12 +34,6 @@ FILES = {
     "empty.json": b"",
 }
 TOKEN = Token("hf_approved", "HF_TOKEN")
-
-
-@pytest.fixture
-def hub() -> Iterator[FakeHub]:
-    with FakeHub(FILES) as running:
-        yield running
 
 
 def source(hub: FakeHub, token: Token | None = None, allow: bool = True) -> HubSource:

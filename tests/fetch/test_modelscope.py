@@ -3,7 +3,6 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import huggingface_hub
@@ -31,12 +30,6 @@ FILES = {
     "empty.json": b"",
 }
 TOKEN = Token("ms-right", "MODELSCOPE_API_TOKEN")
-
-
-@pytest.fixture
-def scope() -> Iterator[FakeModelScope]:
-    with FakeModelScope(FILES) as running:
-        yield running
 
 
 def source(scope: FakeModelScope, token: Token | None = None, allow: bool = True) -> ModelScopeSource:

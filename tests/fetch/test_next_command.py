@@ -1,14 +1,13 @@
 """The command that an error offers is typed: it does what it says, also where a part of something lies already."""
 
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from shipvlm.lock import LOCK, read_lock, verify_lock
 from tests.fetch.fake_hub import FakeHub
-from tests.fetch.fake_modelscope import FakeModelScope
 from tests.fetch.made_repository import repository
 from tests.fetch.serving import ALWAYS, Fault
 from tests.shipvlm.commands import run
@@ -17,19 +16,6 @@ FILES = repository(numbers=300)
 DOWN = "http://127.0.0.1:9"
 
 Fetch = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def hub() -> Iterator[FakeHub]:
-    with FakeHub(FILES) as server:
-        yield server
-
-
-@pytest.fixture
-def scope(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeModelScope]:
-    with FakeModelScope(FILES) as server:
-        monkeypatch.setenv("MODELSCOPE_ENDPOINT", server.url)
-        yield server
 
 
 @pytest.fixture

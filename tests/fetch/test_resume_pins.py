@@ -14,26 +14,12 @@ from shipvlm.errors import GateError, InputError, SetupError, ShipvlmError
 from shipvlm.lock import LOCK, QUARANTINE, UNFINISHED, read_lock, verify_lock
 from shipvlm.recipe import ModelSection
 from tests.fetch.fake_hub import FakeHub
-from tests.fetch.fake_modelscope import FakeModelScope
 from tests.fetch.made_repository import SHARDS, repository
 from tests.fetch.serving import ALWAYS, Fault
 
 FILES = repository(numbers=300)
 OTHER = repository(seed=5, numbers=300)
 NOWHERE = "http://127.0.0.1:9"
-
-
-@pytest.fixture
-def hub():
-    with FakeHub(FILES) as server:
-        yield server
-
-
-@pytest.fixture
-def scope(monkeypatch):
-    with FakeModelScope(FILES) as server:
-        monkeypatch.setenv("MODELSCOPE_ENDPOINT", server.url)
-        yield server
 
 
 @pytest.fixture

@@ -1,14 +1,13 @@
 """A source that trickles is left for one that has the same bytes; where there is none, that is said."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import fetch.pace
-from tests.fetch.downloading import FILES, WEIGHTS, asked, bring, check
+from tests.fetch.downloading import FILES as FILES
+from tests.fetch.downloading import WEIGHTS, asked, bring, check
 from tests.fetch.fake_hub import FakeHub
-from tests.fetch.fake_modelscope import FakeModelScope
 from tests.fetch.serving import ALWAYS, Fault
 
 
@@ -16,18 +15,6 @@ from tests.fetch.serving import ALWAYS, Fault
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fetch.pace, "LONG", 0.3)
     monkeypatch.setattr(fetch.pace, "SLOW", 1_000_000)
-
-
-@pytest.fixture
-def hub() -> Iterator[FakeHub]:
-    with FakeHub(FILES) as server:
-        yield server
-
-
-@pytest.fixture
-def scope() -> Iterator[FakeModelScope]:
-    with FakeModelScope(FILES) as server:
-        yield server
 
 
 def trickle(hub: FakeHub, rate: float) -> None:

@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -27,18 +27,6 @@ MOVED = {**FILES, "config.json": FILES["config.json"] + b"\n"}
 RETRAINED = repository(seed=1, numbers=300)
 
 Do = Callable[..., Fetched]
-
-
-@pytest.fixture
-def hub() -> Iterator[FakeHub]:
-    with FakeHub(FILES) as server:
-        yield server
-
-
-@pytest.fixture
-def scope() -> Iterator[FakeModelScope]:
-    with FakeModelScope(FILES) as server:
-        yield server
 
 
 @pytest.fixture
