@@ -107,7 +107,7 @@ def roofline(report: Report, case: str) -> list[dict[str, Any]]:
                 "stage": STAGES[stage],
                 "kind": stage,
                 "width": round(min(100.0, 100 * found["reached"]), 2),
-                "text": f"{100 * found['reached']:.0f} %",
+                "text": _share(found["reached"]),
                 "measured": f"{number(1e3 * found['measured'])} ms",
                 "title": f"{number(1e3 * found['at_best'])} ms at best, for {found['bound']}",
             }
@@ -116,6 +116,10 @@ def roofline(report: Report, case: str) -> list[dict[str, Any]]:
         possible = entry["limits"][case]["request"]["possible"] if name != report["baseline"] else None
         groups.append({"name": name, "place": place, "bars": bars, "possible": possible})
     return groups
+
+
+def _share(reached: float) -> str:
+    return f"{100 * reached:{'.0f' if reached >= 0.01 else '.2g'}} %"
 
 
 def _peak(entry: Mapping[str, Any]) -> float:

@@ -55,6 +55,13 @@ def test_a_limit_is_a_full_bar(made):
             assert bar["width"] == pytest.approx(min(100, 100 * found["reached"]), abs=0.01)
 
 
+@pytest.mark.parametrize(("reached", "said"), [(0.517, "52 %"), (0.01, "1 %"), (0.000052, "0.0052 %"), (1.2, "120 %")])
+def test_a_small_share_of_a_limit_is_not_nothing(made, reached, said):
+    found = copy.deepcopy(made)
+    found["variants"]["onnx"]["limits"][CASE.name]["request"]["reached"] = reached
+    assert figures.roofline(found, CASE.name)[1]["bars"][-1]["text"] == said
+
+
 def test_without_times_or_scores_there_is_no_map(made):
     for part in ("score", "latency"):
         found = copy.deepcopy(made)
