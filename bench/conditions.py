@@ -11,16 +11,18 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from hashlib import blake2b
 from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
 
-from bench.nvml import HELD_DOWN, Device
+from bench import nvml
 from bench.observations import Conditions, Gpu
 
 OTHERS, STEAL, WAITED, GPU_OTHERS = 0.10, 0.05, 0.10, 5
 TICK = os.sysconf("SC_CLK_TCK")
 SENSORS = {"coretemp", "k10temp", "zenpower"}  # Linux's names of the processors' own
+BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
 class Taken(NamedTuple):
@@ -43,10 +45,9 @@ class Watch:
     """Conditions of the time between `go` and `pause`, summed over as many of them as there are."""
 
     def __init__(self, device: str) -> None:
-        self._device = Device() if device == "cuda" else None
-        self._before = set(self._device.processes()) if self._device else set()
+        self._device = nvml.device() if device == "cuda" else None
         self._seen: dict[str, list[float]] = {}
-        self._throttled: set[str] = set()
+        self._throttled: set[str] | None = None
         self._since = time.time_ns() // 1000
         self._total = Taken(0, 0, 0, 0, 0, 0)
         self._start: Taken | None = None
@@ -66,7 +67,8 @@ class Watch:
         for name in ("sm_mhz", "memory_mhz", "celsius", "watts"):
             if (value := getattr(self._device, name)()) is not None:
                 self._seen.setdefault(name, []).append(value)
-        self._throttled |= self._device.throttled()
+        if (reasons := self._device.throttled()) is not None:
+            self._throttled = reasons | (self._throttled or set())
 
     def conditions(self) -> Conditions:
         return _conditions(self._total, self._gpu())
@@ -74,12 +76,7 @@ class Watch:
     def _gpu(self) -> Gpu | None:
         if self._device is None:
             return None
-        processes = set(self._device.processes())
-        # In a container the driver may call this process by another id: then it is one of those that are new.
-        own = os.getpid() in processes
-        others = processes - {os.getpid()} if own else processes & self._before
-        count = len(others) if own else len(others) + max(0, len(processes - self._before) - 1)
-        busy = self._device.busy(self._since)
+        others, busy = _others(self._device, self._since)
         return Gpu(
             name=self._device.name,
             driver=self._device.driver,
@@ -88,13 +85,25 @@ class Watch:
             memory_mhz_min=self._extreme("memory_mhz", min),
             celsius_max=self._extreme("celsius", max),
             watts_max=max(self._seen["watts"]) if "watts" in self._seen else None,
-            throttled=tuple(sorted(self._throttled)),
-            others=count,
-            others_busy=None if busy is None else max((busy.get(pid, 0) for pid in others), default=0),
+            throttled=None if self._throttled is None else tuple(sorted(self._throttled)),
+            others=others,
+            others_busy=busy,
         )
 
     def _extreme(self, name: str, which: Callable[[list[float]], float]) -> int | None:
         return int(which(self._seen[name])) if name in self._seen else None
+
+
+def _others(device: nvml.Device, since: int) -> tuple[int | None, int | None]:
+    """How many other processes have work on the device, and the most that one of them used of it, in percent."""
+    processes, busy = device.processes(), device.busy(since)
+    if processes is None:
+        return None, None
+    own = device.own(processes)
+    others = processes.keys() - {own}
+    if own is None and others - device.before:  # one of those that are new is this process, and none says which
+        return len(others) - 1, None
+    return len(others), None if busy is None else max((busy.get(pid, 0) for pid in others), default=0)
 
 
 def since(start: Taken) -> Conditions:
@@ -113,6 +122,7 @@ def _conditions(total: Taken, gpu: Gpu | None) -> Conditions:
         load=os.getloadavg()[0],
         mhz=_mhz(),
         celsius=_celsius(),
+        boot=_boot(),
         gpu=gpu,
     )
 
@@ -128,7 +138,7 @@ def disturbed(found: Conditions) -> tuple[str, ...]:
         if value is not None and value > most:
             reasons.append(f"{words.format(f'{100 * value:.0f} %')}, at most {100 * most:.0f} % is allowed")
     if found.gpu:
-        if held := set(found.gpu.throttled) & set(HELD_DOWN):
+        if held := set(found.gpu.throttled or ()) & set(nvml.HELD_DOWN):
             reasons.append(f"the GPU held its clock down ({', '.join(sorted(held))})")
         if found.gpu.others and (found.gpu.others_busy is None or found.gpu.others_busy > GPU_OTHERS):
             used = "" if found.gpu.others_busy is None else f", and used {found.gpu.others_busy} % of it"
@@ -170,6 +180,13 @@ def _ready() -> tuple[float, float]:
             on, off, _ = map(int, path.read_text().split())
             ran, waited = ran + on / 1e9, waited + off / 1e9
     return ran, waited
+
+
+def _boot() -> str | None:
+    """A name for this boot of this machine: 12 hexadecimal digits of BLAKE2b of its id (random(4))."""
+    with suppress(OSError):
+        return blake2b(BOOT.read_bytes().strip(), digest_size=6).hexdigest()
+    return None
 
 
 def _mhz() -> float | None:

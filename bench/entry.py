@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from itertools import chain
-from statistics import fmean, median
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -75,6 +75,7 @@ def _cold(name: str, made: Plan, clean: Counting) -> dict[str, Any] | None:
     return {
         "seconds": timing.median_of([line.imports + line.load + (line.first or 0.0) for line in own]).as_dict(),
         "parts": {part: median(getattr(line, part) for line in own) for part in ("imports", "load", "first")},
+        "slowest": max(line.imports + line.load + (line.first or 0.0) for line in own),
         "starts": len(own),
         "dropped": dropped,
         "ratio": _compared(name, made, found) if name != made.baseline else None,
@@ -110,11 +111,17 @@ def memory(lines: Lines, device: str, phase: Phase) -> dict[str, Any] | None:
 
 def blocks(lines: Lines) -> dict[str, Any]:
     """How many blocks of times count, what disturbed those that do not, and the extremes of what was seen in those that
-    do."""
+    do. `preprocess`: the least and the most of their medians, in seconds: the same work on the CPU each time, it tells
+    of a clock that cannot be read. `throttled` is None where a driver does not tell. `boots`: the machines, or starts
+    of one, on which anything was measured."""
     last = [each for each in observations.blocks(lines) if each.phase == "timing"]
     tried = [each for each in observations.attempts(lines) if each.phase == "timing"]
-    clean = [each.ended.conditions for each in last if each.ended and each.ended.clean]
+    counting = [each for each in last if each.ended and each.ended.clean]
+    clean = [each.ended.conditions for each in counting if each.ended]
     gpus = [each.gpu for each in clean if each.gpu]
+    prepared = [median(line.stages.preprocess for line in each.timed) for each in counting]
+    ended = [line.conditions for line in lines if isinstance(line, Ended)]
+    unknown = any(each.throttled is None for each in gpus)
     return {
         "measured": len(last),
         "clean": len(clean),
@@ -127,7 +134,9 @@ def blocks(lines: Lines) -> dict[str, Any]:
         "most": {name: _extreme(max, clean, name) for name in ("others", "steal", "waited", "celsius")}
         | {name: _extreme(max, gpus, name) for name in ("sm_mhz_max", "celsius_max", "watts_max")}
         | {"sm_mhz_min": _extreme(min, gpus, "sm_mhz_min")},
-        "throttled": sorted({reason for each in gpus for reason in each.throttled}),
+        "throttled": None if unknown else sorted({reason for each in gpus for reason in each.throttled or ()}),
+        "preprocess": [min(prepared), max(prepared)] if prepared else None,
+        "boots": sorted({each.boot for each in ended if each.boot}),
     }
 
 
@@ -167,7 +176,7 @@ def _fidelity(held: Sequence[Held], items: Sequence[ItemResult]) -> dict[str, An
             "median": float(np.median(each)),
             "p99": timing.percentile(each.tolist(), "p99"),
             "most": float(each.max()),
-            "worst_item": max(held, key=lambda line: fmean(line.kl)).id,
+            "worst_item": max(held, key=lambda line: max(line.kl)).id,
             "whole": all(line.whole for line in held),
             "kept": min(line.kept for line in held),
         },

@@ -20,6 +20,7 @@ from shipvlm.folder import GRAPHS, weight_files
 
 LIBRARIES = ("torch", "transformers", "compressed-tensors", "safetensors", "tokenizers", "pillow", "numpy", "scipy")
 RUNTIMES = ("onnxruntime", "onnxruntime-gpu")
+BESIDE = ("bitsandbytes", "triton")
 # Everything that decides what a checkpoint answers, beside its weights.
 BEHAVIOUR_FILES = (
     "config.json",
@@ -95,6 +96,20 @@ def libraries(names: Sequence[str] = LIBRARIES) -> dict[str, str]:
     """Installed versions of what the numbers depend on; a package that is not installed is left out."""
     installed = {distribution.name.lower() for distribution in distributions()}
     return {name: version(name) for name in names if name in installed}
+
+
+def stack() -> dict[str, str]:
+    """What may have run, for the record: `libraries`, and on a GPU CUDA, cuDNN and the driver. Of two packages of ONNX
+    Runtime, which share a folder, the one that Python imports."""
+    found = libraries([*LIBRARIES, *RUNTIMES, *BESIDE])
+    if set(RUNTIMES) <= set(found):
+        import onnxruntime
+
+        found = {name: v for name, v in found.items() if name not in RUNTIMES or v == onnxruntime.__version__}
+    if nvml.names():
+        parts = {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version(), "driver": nvml.device().driver}
+        found |= {name: str(value) for name, value in parts.items() if value is not None}
+    return found
 
 
 def run_key(*parts: str) -> str:

@@ -1,24 +1,25 @@
 """The tables of a report that show what stands behind it: fidelity, memory, blocks."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
-from bench.tables import Cell, Column, Entry, Table, get, table
+from bench.tables import Cell, Column, Entry, Table, get, loaded_files, table
 from bench.words import NONE, number, percent, points, small, with_interval
 from bench.words import size as sized
 
 Report = Mapping[str, Any]
-MEMORY = {
-    "peak": "peak (judged)",
-    "weights": "weights held",
-    "load_rss": "process, by the load",
-    "peak_rss": "process, peak",
-    "peak_anon": "own pages",
-    "peak_file": "mapped files",
-    "allocated": "torch gave out",
-    "reserved": "torch reserved",
-    "process": "device, this process",
-    "device": "device, all",
+GPU = {
+    "process": "GPU: this process",
+    "allocated": "GPU: torch gave out",
+    "reserved": "GPU: torch reserved",
+    "context": "GPU: context, libraries",
+    "device": "GPU: whole card",
+}
+HOST = {
+    "load_rss": "host: by the load",
+    "peak_rss": "host: peak",
+    "peak_anon": "host: own pages",
+    "peak_file": "host: mapped files",
 }
 
 
@@ -32,7 +33,7 @@ def fidelity(report: Report) -> Table | None:
         Column("KL, nats a token", lambda entry: with_interval(entry["kl"], small)),
         Column("median", lambda entry: small(entry["kl"]["median"])),
         Column("p99", lambda entry: small(entry["kl"]["p99"])),
-        Column("largest", lambda entry: f"{small(entry['kl']['most'])} in {entry['kl']['worst_item']}"),
+        Column("largest, and its item", lambda entry: f"{small(entry['kl']['most'])} in {entry['kl']['worst_item']}"),
         Column("change of p, rms, points", lambda entry: points(entry["delta_p"]["rms"])),
         Column("length of answers", lambda entry: with_interval(entry["length"], lambda value: f"{value:.2f}x")),
         Column("empty, points", lambda entry: percent(entry["empty"], signed=True, few="")),
@@ -50,17 +51,39 @@ def fidelity(report: Report) -> Table | None:
 
 
 def memory(report: Report) -> Table:
-    """Where the bytes are; only the columns of which something is known."""
+    """Where the bytes are, the GPU's before the host's; only the columns of which something is known."""
+    known = {name: entry for name, entry in report["variants"].items() if entry["memory"]}
+    on_gpu = any(entry["device"] == "cuda" for entry in known.values())
+    titles = {"peak": "peak (judged)", "weights": f"{'GPU' if on_gpu else 'host'}: weights held", **GPU, **HOST}
+    cells: dict[str, Cell] = {"files": lambda entry: sized(entry["weights"]["bytes"])}
+    cells |= {title: _held(name) for name, title in titles.items()}
+    shown = {title: cell for title, cell in cells.items() if any(cell(entry) != NONE for entry in known.values())}
+    note = " ".join([_judged(known.values()), *loaded_files(report)]).strip()
+    return table(report, "Memory", [Column(title, cell, cell) for title, cell in shown.items()], list(known), note)
 
-    def column(name: str, title: str) -> Column:
-        cell: Cell = lambda entry: sized(get(entry, "memory", name))  # noqa: E731
-        return Column(title, cell, cell)
 
-    known = [entry["memory"] for entry in report["variants"].values() if entry["memory"]]
-    shown = [column(name, title) for name, title in MEMORY.items() if any(each[name] is not None for each in known)]
-    files: Cell = lambda entry: sized(entry["weights"]["bytes"])  # noqa: E731
-    names = [name for name, entry in report["variants"].items() if entry["memory"]]
-    return table(report, "Memory", [Column("files", files, files), *shown], names)
+def _judged(known: Collection[Entry]) -> str:
+    """What the judged peak is; nothing where none is judged."""
+    if all(entry["memory"]["peak"] is None for entry in known):
+        return ""
+    if any(entry["memory"]["process"] is not None for entry in known):
+        return (
+            "The judged peak is what the driver counts for the process on the GPU, sampled between requests, CUDA's "
+            "context and libraries included: those are what remains of it without what torch reserved."
+        )
+    if any(entry["memory"]["device"] is not None for entry in known):
+        return "The judged peak is how far the use of the whole GPU rose, sampled between requests."
+    return "The judged peak is the most of the process that was resident."
+
+
+def _held(name: str) -> Cell:
+    def cell(entry: Entry) -> str:
+        held = entry["memory"]
+        if name != "context":
+            return sized(held[name])
+        return NONE if None in (held["process"], held["reserved"]) else sized(held["process"] - held["reserved"])
+
+    return cell
 
 
 def fits(report: Report) -> list[Table]:
@@ -83,14 +106,17 @@ def fits(report: Report) -> list[Table]:
                 card = entry["capacity"][case][place]
                 if not card["largest_context"]:
                     return "does not fit"
-                model = " (the model's own)" if card["limit"]["largest_context"] == "model" else ""
-                return f"{card['largest_batch']:,} at once; one of {card['largest_context']:,} tokens{model}"
+                model = ", the model's most" if card["limit"]["largest_context"] == "model" else ""
+                rows = NONE if card["largest_batch"] is None else f"{card['largest_batch']:,} at once"
+                return f"{rows}; {card['largest_context']:,} tokens{model}"
 
             columns.append(Column(f"{card['card']}, {sized(card['memory'])}", room, room))
         note = (
             f"Requests of {first[0]['context']:,} tokens with a picture of {first[0]['patches']:,} patches, and the "
-            f"longest single one. {sized(first[0]['reserve'])} of the card are set aside."
+            f"tokens of the longest single one. {sized(first[0]['reserve'])} of the card are set aside."
         )
+        if any(card["largest_batch"] is None for cards in known.values() for card in cards):
+            note += " Requests at once are not calculated for graphs."
         found.append(table(report, f"What would fit, calculated: {case}", columns, list(known), note))
     return found
 
@@ -108,13 +134,17 @@ def blocks(report: Report) -> Table | None:
         "GPU clock, MHz": lambda entry: _clock(entry["blocks"]["most"]),
         "GPU, degrees": lambda entry: _whole(entry, "celsius_max"),
         "GPU, watts": lambda entry: _whole(entry, "watts_max"),
-        "held down": lambda entry: ", ".join(entry["blocks"]["throttled"]) or NONE,
+        "held down": _held_down,
+        "preprocess, ms": lambda entry: _span(entry["blocks"]["preprocess"]),
         "warm-ups not stable": lambda entry: str(entry["blocks"]["unstable"]),
     }
     kept = {
         title: cell for title, cell in cells.items() if any(cell(report["variants"][name]) != NONE for name in names)
     }
-    note = "The most that was seen in the blocks that count."
+    note = (
+        "The most that was seen in the blocks that count. Of preprocess the lowest and the highest median of a block: "
+        "the same work on the CPU each time, it tells of a clock that cannot be read."
+    )
     return table(report, "Blocks", [Column(title, cell, cell) for title, cell in kept.items()], names, note)
 
 
@@ -125,6 +155,7 @@ def starts(report: Report) -> Table | None:
         return None
     cells: dict[str, Cell] = {
         "program to first answer, s": lambda entry: with_interval(entry["cold_start"]["seconds"], number),
+        "slowest": lambda entry: number(entry["cold_start"]["slowest"]),
         "libraries": lambda entry: number(entry["cold_start"]["parts"]["imports"]),
         "load": lambda entry: number(entry["cold_start"]["parts"]["load"]),
         "first request": lambda entry: number(entry["cold_start"]["parts"]["first"]),
@@ -132,7 +163,10 @@ def starts(report: Report) -> Table | None:
     }
     read = all(report["variants"][name]["cold_start"]["dropped"] for name in names)
     where = "were read from the disk" if read else "may have been in the system's memory: it would not drop them"
-    note = f"Medians over the starts that nothing disturbed. The files {where}."
+    note = (
+        f"Medians over the starts that nothing disturbed. The model's files {where}. The first start on a machine also "
+        "reads the libraries from the disk; later ones find them in memory."
+    )
     return table(report, "Cold start", [Column(title, cell, cell) for title, cell in cells.items()], names, note)
 
 
@@ -153,6 +187,15 @@ def _share(entry: Entry, name: str) -> str:
 def _whole(entry: Entry, name: str) -> str:
     value = entry["blocks"]["most"][name]
     return NONE if value is None else f"{value:.0f}"
+
+
+def _span(seconds: list[float] | None) -> str:
+    return NONE if seconds is None else f"{number(1e3 * seconds[0])} to {number(1e3 * seconds[1])}"
+
+
+def _held_down(entry: Entry) -> str:
+    reasons = entry["blocks"]["throttled"]
+    return "unknown" if reasons is None else ", ".join(reasons) or NONE
 
 
 def _clock(most: Mapping[str, Any]) -> str:

@@ -4,14 +4,14 @@ Colours are named by the place of a variant (0 is the baseline) and by stage; th
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from matplotlib.ticker import LogLocator, MaxNLocator
 
 from bench import timing
 from bench.variants import NULL
-from bench.words import number, percent, size
+from bench.words import number, percent, size, small
 
 Report = Mapping[str, Any]
 Range = tuple[float, float, float]  # low, value, high
@@ -22,6 +22,7 @@ LINE, LETTER = 15, 7.2  # height of a line of text, width of a letter
 LARGEST, SMALLEST = 15.0, 3.0  # radius of the largest mark, and the least that can be seen
 WIDE = 4  # a range of times in which the largest is so many times the smallest gets a logarithmic axis
 FITS = 13  # percent of a bar in which a number fits
+NEAR = 0.05  # the share of its limit from which a bar says something
 STAGES = {"vision": "vision", "prefill": "prefill", "decode": "decode step", "request": "request"}
 
 
@@ -62,6 +63,7 @@ def trade(report: Report, case: str) -> dict[str, Any] | None:
     points.sort(key=lambda point: -point["radius"])  # the small ones on top
     sizes = [most, most / 4] if most else []
     return {
+        "without": _without(report, case, shown),
         "width": WIDTH,
         "height": HEIGHT,
         "left": LEFT,
@@ -96,6 +98,20 @@ def stages(report: Report, case: str) -> dict[str, Any] | None:
     return {"rows": rows, "stages": timing.STAGES}
 
 
+def unbound(report: Report, case: str) -> str | None:
+    """What is said instead of bars where no request comes near its limit; None where one does, or none is known."""
+    counted = {name: entry["limits"][case] for name, entry in report["variants"].items() if case in entry["limits"]}
+    found = {name: stages["request"] for name, stages in counted.items()}
+    if not found or any(request["reached"] >= NEAR for request in found.values()):
+        return None
+    name, request = next(iter(found.items()))
+    longer = float(f"{1 / request['reached']:.2g}")
+    return (
+        f"The limit binds nothing here: {name} takes {_ms(request['measured'])} for a request whose bytes and "
+        f"operations need {_ms(request['at_best'])} on this machine, {longer:,.0f} times as long."
+    )
+
+
 def roofline(report: Report, case: str) -> list[dict[str, Any]]:
     """How much of what the machine allows is reached: a group a variant, a bar a stage, widths in percent."""
     groups = []
@@ -108,8 +124,8 @@ def roofline(report: Report, case: str) -> list[dict[str, Any]]:
                 "kind": stage,
                 "width": round(min(100.0, 100 * found["reached"]), 2),
                 "text": _share(found["reached"]),
-                "measured": f"{number(1e3 * found['measured'])} ms",
-                "title": f"{number(1e3 * found['at_best'])} ms at best, for {found['bound']}",
+                "measured": _ms(found["measured"]),
+                "title": f"{_ms(found['at_best'])} at best, for {found['bound']}",
             }
             for stage, found in entry["limits"][case].items()
         ]
@@ -119,7 +135,22 @@ def roofline(report: Report, case: str) -> list[dict[str, Any]]:
 
 
 def _share(reached: float) -> str:
-    return f"{100 * reached:{'.0f' if reached >= 0.01 else '.2g'}} %"
+    return f"{100 * reached:.0f} %" if reached >= 0.01 else "< 1 %"
+
+
+def _ms(seconds: float) -> str:
+    return f"{(number if seconds >= 1e-5 else small)(1e3 * seconds)} ms"
+
+
+def _without(report: Report, case: str, shown: Collection[str]) -> str:
+    """Which variants have no mark on the map, and why."""
+    why: dict[str, list[str]] = {}
+    for name, entry in report["variants"].items():
+        if name not in shown and name != NULL:
+            timed, quiet = case in entry["latency"], not entry["only_disturbed"]
+            reason = "not timed" if not timed else "answers not scored" if quiet else "every block disturbed"
+            why.setdefault(reason, []).append(name)
+    return "; ".join(f"{', '.join(names)} ({reason})" for reason, names in why.items())
 
 
 def _peak(entry: Mapping[str, Any]) -> float:

@@ -137,13 +137,15 @@ def caption(report: Report) -> str:
     """What was measured, where."""
     data, machine = report["data"], report["machine"]
     where = ", ".join([*machine["gpus"], machine["cpu"], f"{machine['cores']} cores"])
+    boots = {boot for entry in report["variants"].values() for boot in entry["blocks"]["boots"]}
+    where += f" ({len(boots)} machines, or starts of one)" if len(boots) > 1 else ""
     each = [entry for entry in report["variants"].values() if entry["timed"] and not entry["only_disturbed"]]
     requests = [sum(found["e2e"]["requests"] for found in entry["latency"].values()) for entry in each]
     clean = [entry["blocks"]["clean"] for entry in each]
     timed = f"{_span(requests)} requests timed of each variant in {_span(clean)} blocks, " if any(requests) else ""
     scored = "score" in report["variants"][report["baseline"]]
     asked = f"{data['records']} records of {data['name']} scored, " if scored else f"pictures of {data['name']}, "
-    return f"{asked}{timed}on {where}. Brackets: 95 % interval."
+    return f"{asked}{timed}on {where}. Brackets: 95 % interval; a gate judges answers by one-sided 95 % bounds."
 
 
 def reading(report: Report) -> list[str]:

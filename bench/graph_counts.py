@@ -35,7 +35,6 @@ ITEM_BITS: dict[int, int] = {
     TensorProto.UINT4: 4,
 }
 KINDS: dict[int, str] = {TensorProto.FLOAT: "fp32", TensorProto.FLOAT16: "fp16", TensorProto.BFLOAT16: "bf16"}
-VIEWS = {"Reshape", "Unsqueeze", "Squeeze", "Flatten"}  # another shape of the same values
 PRODUCTS = ("MatMul", "Gemm", "Attention")
 # Operators that multiply matrices, or hold graphs that may, and that `convert` does not write.
 UNCOUNTED = {"Conv", "ConvTranspose", "ConvInteger", "Einsum", "MatMulInteger", "QLinearMatMul", "QLinearConv"}
@@ -149,31 +148,3 @@ def _attribute(node: onnx.NodeProto, name: str) -> Any:
 def _bytes(value: tuple[int, tuple[int, ...]]) -> int:
     kind, size = value
     return math.ceil(math.prod(size) * ITEM_BITS[kind] / 8)
-
-
-def live_bytes(model: onnx.ModelProto, sizes: Mapping[str, int]) -> int:
-    """The most bytes of values that are alive at once in a run, inputs among them; without constants and caches."""
-    values, aliases = _sized(model, sizes), dict[str, str]()
-    constant = {each.name for each in model.graph.initializer}
-    scatters = [node for node in model.graph.node if node.op_type == "TensorScatter"]
-    cached = {name for node in scatters for name in (node.input[0], node.output[0])}
-    last: dict[str, int] = {}
-    for place, node in enumerate(model.graph.node):
-        if all(name in constant for name in node.input if name):
-            constant |= set(node.output)
-        elif node.op_type in VIEWS:
-            aliases[node.output[0]] = aliases.get(node.input[0], node.input[0])
-        last |= {aliases.get(name, name): place for name in [*node.input, *node.output] if name}
-    last |= {aliases.get(each.name, each.name): len(model.graph.node) for each in model.graph.output}
-    other = constant | cached | aliases.keys()
-    live = {each.name for each in model.graph.input} - other
-    most = total = sum(_bytes(values[name]) for name in live)
-    for place, node in enumerate(model.graph.node):
-        made = {name for name in node.output if name} - other
-        live |= made
-        total += sum(_bytes(values[name]) for name in made)
-        most = max(most, total)
-        gone = {name for name in live if last.get(name, -1) <= place}
-        live -= gone
-        total -= sum(_bytes(values[name]) for name in gone)
-    return most

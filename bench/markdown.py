@@ -12,7 +12,8 @@ Report = Mapping[str, Any]
 def markdown(report: Report) -> str:
     """The verdict first, then what the data supports for the candidate, then all variants."""
     parts = [verdict(report)]
-    parts += [f"### {table.title}\n\n{grid(table)}" for table in all_tables(report)]
+    for table in all_tables(report):
+        parts += [f"### {table.title}", grid(table), *([table.note] if table.note else [])]
     parts += ["\n".join(f"- {line}" for line in (findings.caption(report), *findings.reading(report)))]
     if report["command"]:
         parts.append(f"Measure it again: `{report['command']}`")

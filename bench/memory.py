@@ -3,13 +3,12 @@
 `ru_maxrss` would be the obvious peak, but Linux starts it in a child at its parent's peak; /proc counts anew.
 """
 
-import os
 import re
 import sys
 from pathlib import Path
 from typing import Any
 
-from bench.nvml import Device
+from bench import nvml
 from bench.observations import Memory
 
 NOW = {"rss": "VmRSS", "anon": "RssAnon", "file": "RssFile"}  # proc(5), /proc/PID/status
@@ -19,9 +18,8 @@ class Watch:
     """Memory from here on. Made before anything is taken of the device, so that its delta is this process's."""
 
     def __init__(self, device: str) -> None:
-        self._device = Device() if device == "cuda" else None
+        self._device = nvml.device() if device == "cuda" else None
         self._before = self._device.used() if self._device else None
-        self._others = set(self._device.processes()) if self._device else set()
         self._most: dict[str, int] = {}
 
     def look(self) -> None:
@@ -45,8 +43,10 @@ class Watch:
         used = self._device.used()
         if used is not None and self._before is not None:
             found["device"] = max(0, used - self._before)
-        own = own_process(self._device.processes(), self._others)
-        return found if own is None else found | {"process": own}
+        processes = self._device.processes() or {}
+        own = self._device.own(processes)
+        size = None if own is None else processes[own]
+        return found if size is None else found | {"process": size}
 
     def _allocator(self) -> dict[str, int]:
         """The peaks of torch's allocator, where torch is in use on the device."""
@@ -54,14 +54,6 @@ class Watch:
         if self._device is None or torch is None or not torch.cuda.is_initialized():
             return {}
         return {"allocated": torch.cuda.max_memory_allocated(), "reserved": torch.cuda.max_memory_reserved()}
-
-
-def own_process(processes: dict[int, int | None], before: set[int]) -> int | None:
-    """Bytes of this process among those on a device. In a container the driver may call it by another id: then it is
-    the only one that was not there `before`; None where that is not so."""
-    new = [pid for pid in processes if pid not in before]
-    pid = os.getpid() if os.getpid() in processes else new[0] if len(new) == 1 else None
-    return None if pid is None else processes[pid]
 
 
 def peak(memory: Memory) -> int:

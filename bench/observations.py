@@ -32,7 +32,8 @@ class Memory(Frozen):
     `rss` is what is resident now: `anon` its own, `file` of mapped files. `peak_rss` is the most since the program was
     started; `peak_anon` and `peak_file` are the most that was seen after any request. `allocated`, `reserved`: the
     most that torch's CUDA allocator gave out, and took. `process`: of the device, what the driver counts for this
-    process; `device`: what the device has less than before this process took any, whoever took it.
+    process; `device`: what the device has less than before this process took any, whoever took it. Both are the most
+    that was seen between requests: what is given back within a request is not in them.
     """
 
     rss: int
@@ -48,9 +49,12 @@ class Memory(Frozen):
 
 
 class Gpu(Frozen):
-    """Extremes over a block of what NVML says, sampled after every request. `throttled`: reasons why the clock was
-    held down. `others`: other processes with work on the device; `others_busy`: the most of it that they used, in
-    percent."""
+    """Extremes over a block of what NVML says, sampled after every timed request, not within one; None where it is not
+    known.
+
+    `throttled`: reasons why the clock was held down, empty where it was never seen so. `others`: other
+    processes with work on the device at the end; `others_busy`: the most of it that one of them used, in percent.
+    """
 
     name: str
     driver: str
@@ -59,7 +63,7 @@ class Gpu(Frozen):
     memory_mhz_min: int | None = None
     celsius_max: int | None = None
     watts_max: float | None = None
-    throttled: tuple[str, ...] = ()
+    throttled: tuple[str, ...] | None = None
     others: int | None = None
     others_busy: int | None = None
 
@@ -69,7 +73,9 @@ class Conditions(Frozen):
 
     Of the cores that this process may use, as shares of their time: `others` by other processes, `steal` by other
     machines on the same host. `waited`: of the time in which threads of this process were ready to run, the share in
-    which they waited for a core. None where the system does not say.
+    which they waited for a core. `boot` names the machine from one start of its system to the next (a digest, not its
+    id): blocks of one run with different ones were measured on different machines, or the machine was started anew.
+    None where the system does not say.
     """
 
     seconds: float
@@ -79,6 +85,7 @@ class Conditions(Frozen):
     load: float | None = None  # mean number of processes that ran or waited, over the last minute
     mhz: float | None = None  # mean clock of the cores at the end
     celsius: float | None = None  # of the processor, at the end
+    boot: str | None = None
     gpu: Gpu | None = None
 
 

@@ -21,6 +21,7 @@ WORDS = {
     "AMBIGUOUS": "open",
     "INCONCLUSIVE": "open",
 }
+SHORT = 18  # letters: a longer piece of a cell may be broken over lines
 PIECES = re.compile(rf"({'|'.join(WORDS)}|\[[^\]]*\]|\(n=\d+\)|; )")
 
 
@@ -60,6 +61,8 @@ def parts(text: str) -> list[dict[str, str]]:
     found = []
     for piece in PIECES.split(text):
         kind = f"word {WORDS[piece]}" if piece in WORDS else "interval" if piece[:1] in ("[", "(") else "value"
+        if kind == "value" and len(piece.strip()) > SHORT:
+            kind = "value long"
         if piece == "; ":
             found.append({"text": "", "kind": "gap"})
         elif piece.strip():

@@ -18,6 +18,7 @@ from bench.environment import (
     machine,
     model_digest,
     run_key,
+    stack,
 )
 from bench.observations import Answered, Frozen, Held, Line, Phase
 from bench.variants import NULL, Variant
@@ -156,7 +157,7 @@ def make(
         gates=gates,
         command=command,
         machine=where,
-        libraries=used,
+        libraries=stack(),
     )
 
 

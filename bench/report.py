@@ -14,7 +14,7 @@ from bench.plan import Plan
 from bench.variants import EXTRAS, NULL
 from calib_data.records import Record
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 REPORT, MARKDOWN, PAGE = "bench.json", "bench.md", "index.html"
 Lines = Sequence[Line]
 

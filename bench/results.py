@@ -64,12 +64,11 @@ def read_report(path: Path) -> dict[str, Any]:
         found = json.loads(file.read_bytes())
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: holds no {REPORT} that can be read ({error}); give what bench run wrote") from error
+    advice = "give what bench run wrote, or make it anew from its raw lines: bench report --raw"
     version = found.get("schema_version") if isinstance(found, dict) else None
     if version != SCHEMA_VERSION:
-        raise InputError(
-            f"{path}: is a report of version {version}, this shipvlm reads {SCHEMA_VERSION}; measure again"
-        )
-    advice = "give what bench run wrote, or make it anew with bench report --raw"
+        said = f"is a report of version {version}, this shipvlm reads {SCHEMA_VERSION}"
+        raise InputError(f"{path}: {said}; {advice}")
     if lacking := [name for name in KEYS if name not in found]:
         raise InputError(f"{path}: is no whole report, it lacks {', '.join(lacking)}; {advice}")
     for name in ("baseline", "candidate"):

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from bench import conditions
-from bench.environment import LIBRARIES, RUNTIMES, describe_weights, libraries, machine
+from bench.environment import describe_weights, machine, stack
 from bench.timing import median_of
 from bench.words import judged, megabytes, milliseconds, ratio
 from shipvlm.families.qwen3_vl.shape import Shape
@@ -76,7 +76,7 @@ def measure_shape(
         "decode_tokens": decode_tokens,
         "threads": threads,
         "machine": machine(),
-        "libraries": libraries([*LIBRARIES, *RUNTIMES]),
+        "libraries": stack(),
         "weights": {key: describe_weights(folder) for key, folder in folders.items()},
         "seconds": {
             key: {part: median_of([times[key][part] for times in measured]).as_dict() for part in parts}

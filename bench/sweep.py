@@ -25,6 +25,7 @@ from bench.environment import (
     machine,
     model_digest,
     run_key,
+    stack,
 )
 from bench.job import Packed
 from bench.salt import refuse_repeated
@@ -108,7 +109,7 @@ def measure_sweep(
         "processes": processes,
         "command": command,
         "machine": where,
-        "libraries": used,
+        "libraries": stack(),
     }
     said: list[Level] = []
     for level in _measured(job, processes, variant.name, say or (lambda _: None)):

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
-from bench import conditions
+from bench import conditions, nvml
 from bench.job import Packed
 from bench.observations import Conditions, Frozen
 from bench.salt import digests
@@ -71,6 +71,8 @@ LINE: TypeAdapter[Opened | Level] = TypeAdapter(Annotated[Opened | Level, Field(
 
 def measure(job: SweepJob) -> Iterator[Opened | Level]:
     """Opens the model and measures the levels, one that was disturbed once more. Raises as `open_model`, `generate`."""
+    if job.device == "cuda":
+        nvml.device()  # looks who is there before this process is
     model = open_model(job.folder, device=job.device, dtype=job.dtype, threads=job.threads, engine=job.engine)
     yield _opened(model, job)
     for clients in job.levels:

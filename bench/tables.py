@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from bench.findings import METRICS
+from bench.variants import EXTRAS, NULL
 from bench.words import NONE, judged, milliseconds, percent, size
 from bench.words import times as share_of
 
@@ -61,7 +62,8 @@ def deltas(report: Report) -> Table:
     ]
     if timed_cases(report):
         columns.append(Column("cold start", lambda entry: judged(get(entry, "cold_start", "ratio"))))
-    return table(report, f"Every variant against {report['baseline']}", columns)
+    note = " ".join([*_untimed(report), *loaded_files(report)])
+    return table(report, f"Every variant against {report['baseline']}", columns, note=note)
 
 
 def times(report: Report) -> list[Table]:
@@ -113,6 +115,14 @@ def scores(report: Report) -> Table | None:
     return table(report, "Score by task", columns, names, note)
 
 
+def loaded_files(report: Report) -> list[str]:
+    """Which variants have no files of their own; nothing where all have."""
+    forms = [name for name in report["variants"] if name in (NULL, *EXTRAS)]
+    said = [f"Loaded from the same files as {report['baseline']}: {', '.join(forms)}."] if forms else []
+    quantized = any(report["variants"][name]["engine"].startswith("bnb-") for name in forms)
+    return [*said, "bitsandbytes quantizes in memory, while it loads."] if quantized else said
+
+
 def timed_cases(report: Report) -> list[str]:
     """The cases that were measured."""
     return [case for case in report["cases"] if any(case in entry["latency"] for entry in report["variants"].values())]
@@ -136,6 +146,11 @@ def get(entry: Entry, *keys: str) -> Any:
     for key in keys:
         found = None if found is None else found.get(key)
     return found
+
+
+def _untimed(report: Report) -> list[str]:
+    names = [name for name, entry in report["variants"].items() if not entry["timed"]]
+    return [f"Measured for the answers alone: {', '.join(names)}."] if names and timed_cases(report) else []
 
 
 def _change(entry: Entry, task: str) -> str:

@@ -5,14 +5,13 @@ import re
 import subprocess
 import sys
 import time
-from types import SimpleNamespace
 
 import pytest
 
-from bench import conditions, nvml
+from bench import conditions, memory
 from bench.conditions import Taken, Watch, disturbed, own_cores
 from bench.observations import Conditions, Gpu
-from shipvlm.errors import SetupError
+from tests.bench.made_driver import Driver, installed
 
 QUIET = Conditions(seconds=1.0, others=0.02, steal=0.0, waited=0.01, load=0.5)
 BUSY_LOOP = "import time\nend = time.monotonic() + 20\nwhile time.monotonic() < end: pass"
@@ -29,6 +28,7 @@ BUSY_LOOP = "import time\nend = time.monotonic() + 20\nwhile time.monotonic() < 
         ({"waited": 0.5}, "threads waited for a core for 50 % of their time"),
         ({"gpu": Gpu(name="g", driver="1", throttled=("sw-power-cap",), others=0)}, None),
         ({"gpu": Gpu(name="g", driver="1", throttled=("hw-thermal", "sw-power-cap"))}, r"clock down \(hw-thermal\)"),
+        ({"gpu": Gpu(name="g", driver="1")}, None),  # nothing of it is known
         ({"gpu": Gpu(name="g", driver="1", others=2, others_busy=5)}, None),
         ({"gpu": Gpu(name="g", driver="1", others=2, others_busy=60)}, "2 other processes .* GPU, and used 60 % of it"),
         ({"gpu": Gpu(name="g", driver="1", others=1)}, "1 other processes had work on the GPU"),
@@ -96,71 +96,23 @@ def test_a_process_beside_this_one_is_seen():
     assert disturbed(found)
 
 
-class Driver:
-    """As much of pynvml as is used: one GPU that gets hot, with this process and another on it."""
-
-    NVML_CLOCK_SM, NVML_CLOCK_MEM, NVML_TEMPERATURE_GPU = 1, 2, 0
-
-    class NVMLError(Exception):
-        pass
-
-    def __init__(self, own: int, busy: bool = True) -> None:
-        self.own, self.busy, self.clocks, self.asked = own, busy, iter([1980, 1200, 1500]), 0
-
-    def nvmlInit(self): ...
-
-    def nvmlDeviceGetCount(self):
-        return 1
-
-    def nvmlDeviceGetHandleByIndex(self, index):
-        if index:
-            raise self.NVMLError
-        return "handle"
-
-    def nvmlDeviceGetName(self, handle):
-        return "NVIDIA Made Up"
-
-    def nvmlSystemGetDriverVersion(self):
-        return "580.1"
-
-    def nvmlDeviceGetMemoryInfo(self, handle):
-        return SimpleNamespace(used=5000)
-
-    def nvmlDeviceGetComputeRunningProcesses(self, handle):
-        self.asked += 1
-        others = [SimpleNamespace(pid=77, usedGpuMemory=1000)]
-        return others if self.asked == 1 else [*others, SimpleNamespace(pid=self.own, usedGpuMemory=2000)]
-
-    def nvmlDeviceGetProcessUtilization(self, handle, since):
-        if not self.busy:
-            raise self.NVMLError
-        return [SimpleNamespace(pid=pid, smUtil=use) for pid, use in ((77, 3), (77, 9), (self.own, 95))]
-
-    def nvmlDeviceGetClockInfo(self, handle, which):
-        return next(self.clocks) if which == 1 else 2619
-
-    def nvmlDeviceGetTemperature(self, handle, sensor):
-        return 71
-
-    def nvmlDeviceGetPowerUsage(self, handle):
-        raise self.NVMLError
-
-    def nvmlDeviceGetCurrentClocksThrottleReasons(self, handle):
-        return 0x40 | 0x4 | 0x1
+@pytest.fixture
+def driver(monkeypatch):
+    yield from installed(monkeypatch, Driver())
 
 
 @pytest.mark.parametrize("own", [None, 12345])  # its own id, and another as a container has it
-@pytest.mark.parametrize("busy", [True, False])
-def test_a_gpu_is_read_after_each_request(monkeypatch, own, busy):
-    driver = Driver(own or os.getpid(), busy)
-    monkeypatch.setattr(nvml, "_library", lambda: driver)
+def test_a_gpu_is_read_after_each_request(driver, own):
+    driver.processes, driver.held = {77: 1000}, 0x40 | 0x4 | 0x1
+    memory.Watch("cuda")
+    driver.processes = {77: 1000, own or os.getpid(): 2000}
+    driver.use = {77: (3, 9), own or os.getpid(): (95,)}
     watch = Watch("cuda")
     for _ in range(3):
         watch.look()
     watch.go()
     watch.pause()
-    gpu = watch.conditions().gpu
-    assert gpu == Gpu(
+    assert watch.conditions().gpu == Gpu(
         name="NVIDIA Made Up",
         driver="580.1",
         sm_mhz_min=1200,
@@ -170,23 +122,79 @@ def test_a_gpu_is_read_after_each_request(monkeypatch, own, busy):
         watts_max=None,
         throttled=("hw-thermal", "sw-power-cap"),
         others=1,
-        others_busy=9 if busy else None,
+        others_busy=9,
     )
-    assert nvml.names() == ["NVIDIA Made Up"]
 
 
-def test_a_device_that_is_not_there_is_a_setup_error(monkeypatch):
-    monkeypatch.setattr(nvml, "_library", lambda: Driver(1))
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
-    with pytest.raises(SetupError, match="NVML knows no device '3'"):
-        nvml.Device()
+OWN, OTHER, LATER = 12345, 77, 88  # as the driver of the host calls them; none is this process's id in its container
 
 
-def test_without_a_driver_there_are_no_gpus(monkeypatch):
-    def absent():
-        raise SetupError("no driver")
+@pytest.mark.parametrize(
+    ("before", "during", "use", "others", "busy", "reason"),
+    [
+        ([], [OWN], {OWN: (95,)}, 0, 0, None),
+        ([OTHER], [OTHER, OWN], {OWN: (95,)}, 1, 0, None),  # it only holds memory
+        ([OTHER], [OTHER, OWN], {OTHER: (60,), OWN: (95,)}, 1, 60, "1 other processes .* GPU, and used 60 % of it"),
+        ([OTHER], [OTHER, OWN], None, 1, None, "1 other processes had work on the GPU"),
+        ([], [OWN, LATER], {OWN: (35,), LATER: (60,)}, 1, None, "1 other processes had work on the GPU"),  # who is who?
+        ([OTHER], [OWN], {OTHER: (60,), OWN: (95,)}, 0, 0, None),  # it ended before
+        ([OTHER], [OTHER, OWN], {}, 1, 0, None),  # no samples: nobody used it
+    ],
+)
+def test_in_a_container_a_model_that_was_opened_is_no_other_process(driver, before, during, use, others, busy, reason):
+    driver.processes = dict.fromkeys(before, 1000)
+    watch = memory.Watch("cuda")
+    driver.processes, driver.use = dict.fromkeys([*before, OWN], 1000), use  # the model is opened
+    around = Watch("cuda")
+    driver.processes = dict.fromkeys(during, 1000)
+    around.go()
+    around.pause()
+    found = around.conditions()
+    assert (found.gpu.others, found.gpu.others_busy) == (others, busy)
+    assert watch.memory().process == (None if LATER in during else 1000)
+    reasons = disturbed(QUIET.model_copy(update={"gpu": found.gpu}))
+    assert len(reasons) == (reason is not None)
+    if reason:
+        assert re.search(reason, reasons[0])
 
-    monkeypatch.setattr(nvml, "_library", absent)
-    assert nvml.names() == []
-    with pytest.raises(SetupError):
-        Watch("cuda")
+
+def test_of_a_process_that_has_its_own_id_a_later_one_is_told_apart(driver):
+    memory.Watch("cuda")
+    watch = Watch("cuda")
+    driver.processes = {os.getpid(): 1000, LATER: 10}
+    driver.use = {os.getpid(): (95,), LATER: (4,)}
+    gpu = watch.conditions().gpu
+    assert (gpu.others, gpu.others_busy) == (1, 4)
+
+
+def test_who_is_on_the_gpu_and_what_holds_it_down_may_be_unknown(driver, monkeypatch):
+    def unknown(*_):
+        raise Driver.NVMLError
+
+    monkeypatch.setattr(driver, "nvmlDeviceGetCurrentClocksEventReasons", unknown)
+    driver.processes = None
+    watch = Watch("cuda")
+    watch.look()
+    gpu = watch.conditions().gpu
+    assert (gpu.throttled, gpu.others, gpu.others_busy) == (None, None, None)
+    assert disturbed(QUIET.model_copy(update={"gpu": gpu})) == ()
+    assert Gpu.model_validate_json(gpu.model_dump_json(exclude_none=True)) == gpu  # as a line is written
+
+
+def test_a_clock_that_nothing_held_down_is_known_to_be_so(driver):
+    watch = Watch("cuda")
+    watch.look()
+    assert watch.conditions().gpu.throttled == ()
+
+
+def test_a_boot_of_a_machine_has_one_name_which_is_not_its_id(monkeypatch, tmp_path):
+    start = conditions.launched()
+    boot = conditions.since(start).boot
+    assert boot == Watch("cpu").conditions().boot
+    assert re.fullmatch("[0-9a-f]{12}", boot)
+    assert boot not in conditions.BOOT.read_text().replace("-", "")
+    (tmp_path / "boot_id").write_text("another\n")
+    monkeypatch.setattr(conditions, "BOOT", tmp_path / "boot_id")
+    assert conditions.since(start).boot not in (boot, None)
+    monkeypatch.setattr(conditions, "BOOT", tmp_path / "absent")
+    assert conditions.since(start).boot is None

@@ -55,11 +55,36 @@ def test_a_limit_is_a_full_bar(made):
             assert bar["width"] == pytest.approx(min(100, 100 * found["reached"]), abs=0.01)
 
 
-@pytest.mark.parametrize(("reached", "said"), [(0.517, "52 %"), (0.01, "1 %"), (0.000052, "0.0052 %"), (1.2, "120 %")])
+@pytest.mark.parametrize(("reached", "said"), [(0.517, "52 %"), (0.01, "1 %"), (0.000052, "< 1 %"), (1.2, "120 %")])
 def test_a_small_share_of_a_limit_is_not_nothing(made, reached, said):
     found = copy.deepcopy(made)
     found["variants"]["onnx"]["limits"][CASE.name]["request"]["reached"] = reached
     assert figures.roofline(found, CASE.name)[1]["bars"][-1]["text"] == said
+
+
+def test_where_no_request_comes_near_a_limit_that_is_said(made):
+    assert figures.unbound(made, CASE.name) is None
+    found = copy.deepcopy(made)
+    for entry in found["variants"].values():
+        for each in entry["limits"].values():
+            each["request"] |= {"measured": 0.186, "at_best": 7.24e-5, "reached": 7.24e-5 / 0.186}
+    assert figures.unbound(found, CASE.name) == (
+        "The limit binds nothing here: original takes 186 ms for a request whose bytes and operations need 0.072 ms on "
+        "this machine, 2,600 times as long."
+    )
+    found["variants"]["onnx"]["limits"][CASE.name]["request"]["reached"] = 0.05
+    assert figures.unbound(found, CASE.name) is None
+    assert figures.unbound(found, "another") is None
+
+
+def test_a_variant_without_a_mark_is_named_with_why(made):
+    assert figures.trade(made, CASE.name)["without"] == "w8a8-static (not timed)"
+    found = copy.deepcopy(made)
+    del found["variants"]["onnx"]["score"]
+    found["variants"]["onnx-w8a8-static"]["only_disturbed"] = True
+    assert figures.trade(found, CASE.name)["without"] == (
+        "w8a8-static (not timed); onnx (answers not scored); onnx-w8a8-static (every block disturbed)"
+    )
 
 
 def test_without_times_or_scores_there_is_no_map(made):

@@ -6,7 +6,7 @@ import pytest
 
 from bench import evidence_tables, findings, gate, markdown, report, tables, words
 from shipvlm.recipe import GateSection
-from tests.bench.made_run import CASE, made_plan, made_report, made_run
+from tests.bench.made_run import CASE, MB, made_plan, made_report, made_run
 
 
 @pytest.fixture(scope="module")
@@ -129,13 +129,69 @@ def test_the_tables_of_the_evidence(made):
     assert "lower bound" in fidelity.note
     memory = evidence_tables.memory(made)
     assert "w8a8-static" not in [row.name for row in memory.rows]
-    assert "torch gave out" not in memory.head  # nothing is known of it
+    assert not [title for title in memory.head if title.startswith("GPU")]  # nothing is known of it
+    assert memory.note.startswith("The judged peak is the most of the process that was resident.")
     [fits] = evidence_tables.fits(made)
-    assert fits.rows[2].cells == ("7.17 kB", "6,168 at once; one of 4,096 tokens (the model's own)")
+    assert fits.rows[2].cells == ("7.17 kB", "6,168 at once; 4,096 tokens, the model's most")
     [left_out] = evidence_tables.disturbed(made)
     assert left_out.startswith("onnx-w8a8-static, block 3, attempt 1: other processes took 40 %")
     blocks = evidence_tables.blocks(made)
     assert dict(zip(blocks.head, blocks.rows[2].cells, strict=True))["clean blocks"] == "5 of 6"
+    low, high = made["variants"]["onnx"]["blocks"]["preprocess"]
+    shown = dict(zip(blocks.head, blocks.rows[1].cells, strict=True))["preprocess, ms"]
+    assert shown == f"{1e3 * low:.2f} to {1e3 * high:.2f}"
+
+
+def on_gpu(made):
+    """The same report, as of a GPU: torch's allocator is known of all but the graphs."""
+    found = copy.deepcopy(made)
+    for entry in found["variants"].values():
+        if entry["memory"]:
+            torch = {"allocated": 71 * MB, "reserved": 84 * MB} if entry["engine"] == "transformers" else {}
+            entry["memory"] |= {"peak": 803 * MB, "process": 803 * MB, "device": 812 * MB, **torch}
+        entry["device"] = "cuda"
+    return found
+
+
+def test_the_memory_of_the_gpu_stands_apart_from_that_of_the_host(made):
+    found = evidence_tables.memory(on_gpu(made))
+    assert found.head[:2] == ("files", "peak (judged)")
+    where = [title.partition(":")[0] for title in found.head[2:]]
+    assert where == sorted(where)  # GPU, then host
+    cells = {row.name: dict(zip(found.head, row.cells, strict=True)) for row in found.rows}
+    assert cells["original"]["GPU: context, libraries"] == "719 MB"
+    assert cells["onnx"]["GPU: context, libraries"] == "-"
+    assert "sampled between requests" in found.note
+    assert found.note.endswith("Loaded from the same files as original: null.")
+
+
+def test_what_a_dash_means_is_said_below_the_table(made):
+    found = copy.deepcopy(made)
+    assert "Measured for the answers alone: w8a8-static." in tables.deltas(made).note
+    found["variants"]["bnb-nf4"] = found["variants"]["null"] | {"engine": "bnb-nf4"}
+    assert tables.deltas(found).note.endswith(
+        "Loaded from the same files as original: null, bnb-nf4. bitsandbytes quantizes in memory, while it loads."
+    )
+    assert f"\n\n{tables.deltas(found).note}\n\n" in markdown.markdown(found)
+
+
+def test_what_is_not_known_is_not_nothing(made):
+    found = copy.deepcopy(made)
+    entry = found["variants"]["onnx"]
+    entry["blocks"]["throttled"] = None
+    entry["capacity"][CASE.name][0]["largest_batch"] = None
+    blocks = evidence_tables.blocks(found)
+    assert [row.cells[blocks.head.index("held down")] for row in blocks.rows] == ["-", "unknown", "-", "-"]
+    [fits] = evidence_tables.fits(found)
+    assert fits.rows[1].cells[1] == "-; 4,096 tokens, the model's most"
+    assert fits.note.endswith("Requests at once are not calculated for graphs.")
+
+
+def test_a_cold_start_says_what_was_read_from_the_disk(made):
+    found = evidence_tables.starts(made)
+    assert "The model's files were read from the disk. The first start on a machine also reads the lib" in found.note
+    entry = made["variants"]["onnx"]["cold_start"]
+    assert dict(zip(found.head, found.rows[1].cells, strict=True))["slowest"] == words.number(entry["slowest"])
 
 
 def test_times_alone_and_answers_alone_have_a_report():

@@ -1,6 +1,5 @@
 """Memory of a process and of its device."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench import memory
-from bench.memory import Watch, own_process, peak
+from bench.memory import Watch, peak
 from bench.observations import Memory
+from tests.bench.made_driver import Driver, installed
 
 BASE = {"rss": 1, "anon": 1, "file": 1, "peak_rss": 9, "peak_anon": 1, "peak_file": 1}
 
@@ -34,43 +33,22 @@ def test_the_peak_of_a_process_is_its_own():
     assert int(done.stdout) < size  # ru_maxrss would say what this process has
 
 
-class Card:
-    """A device on which this process, under the id 7, takes more and more, beside another."""
-
-    def __init__(self) -> None:
-        self.taken = iter([0, 5, 9, 6])
-
-    def used(self) -> int:
-        self.now = next(self.taken)
-        return 100 + self.now
-
-    def processes(self) -> dict[int, int | None]:
-        return {3: 100, 7: self.now + 2} if getattr(self, "now", 0) else {3: 100}
-
-
 def test_device_memory_is_what_the_driver_counts_and_the_most_above_the_start(monkeypatch):
-    monkeypatch.setattr(memory, "Device", Card)
-    watch = Watch("cuda")
-    watch.look()
-    watch.look()
-    found = watch.memory()
-    assert (found.device, found.process) == (9, 11)
-    assert peak(found) == 11
+    for driver in installed(monkeypatch, Driver()):
+        driver.processes, driver.used = {3: 100}, 100
+        watch = Watch("cuda")
+        for taken in (5, 9, 6):
+            driver.processes, driver.used = {3: 100, 7: taken + 2}, 100 + taken  # as a container has it
+            watch.look()
+        found = watch.memory()
+        assert (found.device, found.process) == (9, 11)
+        assert peak(found) == 11
 
 
 def test_without_a_device_there_is_no_device_memory():
     found = Watch("cpu").memory()
     assert {found.device, found.process, found.allocated, found.reserved} == {None}
     assert peak(found) == found.peak_rss
-
-
-def test_the_process_is_known_by_its_id_or_by_being_new():
-    own = os.getpid()
-    assert own_process({own: 5, 1: 2}, set()) == 5
-    assert own_process({1: 2, 8: 3}, {1}) == 3  # in a container
-    assert own_process({1: 2, 8: 3, 9: 4}, {1}) is None
-    assert own_process({1: 2}, {1}) is None
-    assert own_process({own: None}, set()) is None
 
 
 def test_what_stands_for_memory_is_the_devices_where_there_is_one():

@@ -140,6 +140,18 @@ def test_a_cell_is_cut_in_pieces():
         ("interval", "(n=12)"),
     ]  # fmt: skip
     assert page.parts("") == []
+    assert [part["kind"] for part in page.parts("4,096 tokens, the model's most; 12")] == ["value long", "gap", "value"]
+
+
+def test_empty_bars_are_not_drawn(made):
+    far = copy.deepcopy(made)
+    for entry in far["variants"].values():
+        for each in entry["limits"].values():
+            each["request"]["reached"] = 0.0004
+    found = Page(page.render(far))
+    assert (found.count("i"), found.count("figure")) == (0, 2)
+    assert "original takes" in found.text
+    assert "GB/s from memory" in found.text
 
 
 def test_what_is_missing_is_said_on_top(made):

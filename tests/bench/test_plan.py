@@ -4,9 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import onnxruntime
 import pytest
 
-from bench import plan
+from bench import environment, plan
 from bench.observations import Answered, Conditions, Ended, Line, Memory, Timed
 from bench.plan import Missing, missing, sample, spread
 from bench.variants import Variant, variants_of
@@ -213,3 +214,11 @@ def test_a_sample_is_of_each_task_and_evenly_spaced():
         sample([], 3)
     with pytest.raises(InputError, match="at least 1"):
         sample(DATA, 0)
+
+
+def test_of_two_packages_of_onnx_runtime_the_one_that_runs_is_told(monkeypatch):
+    runs = onnxruntime.__version__
+    both = {"torch": "0", "onnxruntime": "1.0", "onnxruntime-gpu": runs}
+    monkeypatch.setattr(environment, "libraries", lambda names: both)
+    monkeypatch.setattr(environment.nvml, "names", list)
+    assert environment.stack() == {"torch": "0", "onnxruntime-gpu": runs}

@@ -187,6 +187,46 @@ def test_fidelity_is_over_tokens(run, made):
     assert made["variants"]["original"]["kl"] is None
 
 
+def test_the_largest_token_is_named_with_its_own_item(run):
+    """Not with the item that is worst on average."""
+    peaks = {"scene-1": [3.0, *[0.0] * 9], "scene-2": [1.0] * 10}
+    plan_of, lines, data = run
+    held = [line for line in lines["onnx"] if isinstance(line, Held)]
+    names = dict(zip(peaks, (line.id for line in held), strict=False))
+    swapped = {names[peak]: values for peak, values in peaks.items()}
+    changed = [
+        line.model_copy(update={"kl": swapped.get(line.id, [0.0] * 10), "delta_p": [0.0] * 10})
+        if isinstance(line, Held)
+        else line
+        for line in lines["onnx"]
+    ]
+    kl = report.build(plan_of, {**lines, "onnx": changed}, data)["variants"]["onnx"]["kl"]
+    assert (kl["most"], kl["worst_item"]) == (3.0, names["scene-1"])
+
+
+def test_the_caption_counts_the_machines_of_a_run_that_went_on_elsewhere(run):
+    plan_of, lines, data = run
+
+    def on(line: Line, boot: str) -> Line:
+        moved = isinstance(line, Ended) and line.model_copy(
+            update={"conditions": line.conditions.model_copy(update={"boot": boot})}
+        )
+        return moved or line
+
+    def caption(boots: tuple[str, str]) -> str:
+        moved = {name: [on(line, boots[line.block >= 3]) for line in found] for name, found in lines.items()}
+        return findings.caption(report.build(plan_of, moved, data))
+
+    assert "2 machines, or starts of one" in caption(("aaaa", "bbbb"))
+    assert "machines" not in caption(("aaaa", "aaaa"))
+
+
+def test_work_that_is_the_same_tells_of_a_clock_that_is_not(run, made):
+    blocks = made["variants"]["onnx"]["blocks"]
+    prepared = [line.stages.preprocess for line in clean(run[1]["onnx"])]
+    assert min(prepared) <= blocks["preprocess"][0] <= np.median(prepared) <= blocks["preprocess"][1] <= max(prepared)
+
+
 def test_memory_is_of_timed_blocks_and_of_like_with_like(made):
     entry = made["variants"]["onnx-w8a8-static"]
     assert entry["memory"]["peak"] == 420 * MB  # not the 1200 of answers in batches

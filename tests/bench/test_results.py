@@ -52,7 +52,7 @@ def test_the_file_alone_is_enough(result, tmp_path):
 
 def test_a_report_of_another_version_is_refused(tmp_path):
     (tmp_path / "bench.json").write_text(json.dumps({"schema_version": 1}))
-    with pytest.raises(InputError, match="a report of version 1, this shipvlm reads 3"):
+    with pytest.raises(InputError, match="a report of version 1, this shipvlm reads 4"):
         results.read_report(tmp_path)
     (tmp_path / "bench.json").write_text("[")
     with pytest.raises(InputError, match=r"holds no bench\.json that can be read"):
