@@ -1,22 +1,33 @@
 """The largest context and batch that fit a card: calculated, not tried.
 
     weights + reserve + max(pictures, prompts) <= memory of the card
-    pictures = patches of all rows x bytes a patch               while the vision tower runs, all pictures at once
-    prompts  = tokens of all rows x (cache + activations a token) while the prompts are read, all rows at once
+    pictures = patches of all rows x bytes a patch                 while the vision tower runs, all pictures at once
+    prompts  = tokens of all rows x (cache + activations a token)  while the prompts are read, all rows at once
+             + patches of all rows x features a patch
+             + rows x logits of a row
 
-For a checkpoint in transformers the activations are those at the widest place of a layer: the decoder's MLP, of the
-tower its MLP or its rotation, which is in FP32. They were found by torch's memory profiler for transformers 5.17 and
-hold to a few percent (tests). For graphs all values are counted that are alive at once, as no operator is fused: that
-is too much rather than too little. bitsandbytes and compiled models are taken as transformers.
+Features are what the decoder gets of a picture: (1 + DeepStack levels) x hidden values for each image token, which
+merge x merge patches become. They lie in memory until all prompts are read. Rows are taken to be of one length. The
+logits are made when most of the activations are gone: to count both is on the safe side.
+
+The activations are those of transformers 5.17 where they are largest: of the decoder in the MLP of its last layer,
+when the cache is full; of the tower in its MLP or its rotation, which is in FP32. Profiled on the CPU, stage by stage
+as `shipvlm.runtime.checkpoint` runs them, prompts without logits hold within 1 %; pictures are at most 1 % too small
+and 5 % too large (tests). What torch gives out is counted, not what it reserves: that it gives back before memory runs
+out. bitsandbytes and compiled models are taken as transformers.
+
+For graphs only weights and cache are counted, the cache once: it is written in place. What ONNX Runtime takes beside
+them is not calculated. Its arena grows in powers of two. Its CUDA attention is one of three kernels, by card, type and
+head size (onnxruntime/core/providers/cuda/llm/attention.cc), and one of them holds the scores of all tokens against
+all. The values alive at once in the graph are too few: a prefill took up to 4.8 times as much on the CPU, the tasks'
+batches 3.5 times on an H100.
 """
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from bench.counts import FLOATS, count, stored_type
-from bench.graph_counts import live_bytes, read_graph
 from bench.work import Work
 from shipvlm.errors import InputError
 from shipvlm.families.qwen3_vl.shape import Shape, read_shape
@@ -39,20 +50,29 @@ CARDS = {
     "h200": 143771 * MIB,
 }
 RESERVE = GIB  # CUDA's context, workspaces of libraries, what an allocator cannot use: an allowance, not measured
-SPAN = 512  # tokens or patches between the two sizes from which a graph's bytes a token are taken
+SPAN = 512  # tokens of the prompt from whose count a token's share of the cache is taken
+
+
+@dataclass(frozen=True)
+class Activations:
+    """Bytes: of activations for each token of a prompt; of a picture for each of its patches, its features and all
+    that the tower takes; of the logits of each row."""
+
+    prefill_a_token: int
+    features_a_patch: int
+    vision_a_patch: int
+    logits_a_row: int
 
 
 @dataclass(frozen=True)
 class Needs:
-    """Bytes: of the weights; of the cache and of activations for each token of a prompt; of each patch of a picture;
-    of the logits of each row. `max_length` is the most tokens of a row that the model reads."""
+    """Bytes: of the weights; of the cache for each token; of activations, None where they are not calculated.
+    `max_length` is the most tokens of a row that the model reads."""
 
     weights: int
     cache_a_token: int
-    prefill_a_token: int
-    vision_a_patch: int
-    logits_a_row: int
     max_length: int
+    activations: Activations | None
 
 
 def needs(folder: Path, dtype: str | None = None, engine: Engine = "transformers") -> Needs:
@@ -66,19 +86,30 @@ def needs(folder: Path, dtype: str | None = None, engine: Engine = "transformers
     weights = counted["vision"].resident + counted["decode"].resident
     cache = counted["prefill"].cache // SPAN
     if graphs:
-        return Needs(weights, cache, *_of_graphs(folder), 4 * shape.text.vocab, most)
+        return Needs(weights, cache, most, None)
     item = FLOATS[dtype or stored_type(read_headers(folder))][1]
-    return Needs(weights, cache, *activations(shape, item), (item + 4) * shape.text.vocab, most)
+    return Needs(weights, cache, most, activations(shape, item))
 
 
-def activations(shape: Shape, item: int) -> tuple[int, int]:
-    """Bytes that transformers takes for each token of a prompt, and for each patch of a picture, in a float type of
-    `item` bytes. A picture's pixels come in FP32, and are cast where that is another type."""
+def activations(shape: Shape, item: int) -> Activations:
+    """What transformers takes in a float type of `item` bytes.
+
+    A token: gate, up and their product; five times hidden (the embeddings, the same with pictures in them, and in the
+    layer its input, the residual and what is normed); cos and sin. A patch: its pixels in FP32, cast where that is
+    another type; the tower's MLP or rotation, of which the factors were found by profiling; cos and sin in FP32; the
+    DeepStack features. Logits: in their type and in FP32.
+    """
     text, tower = shape.text, shape.vision
-    token = item * (3 * text.intermediate + 4 * text.hidden + 2 * text.head_dim)
+    features = item * text.hidden // tower.merge**2
+    levels = len(tower.deepstack)
     pixels = tower.patch_width * (4 if item == 4 else 4 + item)
-    widest = max(44 * tower.hidden, item * (2 * tower.intermediate + 4 * tower.hidden) + 8 * tower.head_dim)
-    return token, pixels + widest + item * len(tower.deepstack) * tower.out_hidden // tower.merge**2
+    widest = max((36 + 2 * item) * tower.hidden, item * (2 * tower.intermediate + 4 * tower.hidden))
+    return Activations(
+        prefill_a_token=item * (3 * text.intermediate + 5 * text.hidden + 2 * text.head_dim),
+        features_a_patch=(1 + levels) * features,
+        vision_a_patch=pixels + widest + 8 * tower.head_dim + levels * features,
+        logits_a_row=(item + 4) * text.vocab,
+    )
 
 
 def capacity(
@@ -86,56 +117,47 @@ def capacity(
 ) -> dict[str, Any]:
     """What fits on `card`, a name of CARDS or bytes.
 
-    `largest_context` is the longest row, `largest_batch` how many rows of `context` tokens with a picture of `patches`
-    each; 0 where not one does. `limit` says what each ends at: memory, or the model's own longest row (`model`). All
-    sizes are in bytes.
+    `free` is what is left beside the weights. `largest_context` is the longest row, with a picture of `patches`;
+    `largest_batch` how many rows of `context` tokens with such a picture each; 0 where not one does, None where that is
+    not calculated (`Needs.activations`) and the weights fit. `limit` says what each ends at: memory, or the model's own
+    longest row (`model`). All sizes are in bytes.
 
     Raises `InputError` for another name.
     """
     if isinstance(card, str) and card not in CARDS:
         raise InputError(f"no card {card!r} is known: give its memory in bytes, or one of {', '.join(CARDS)}")
     memory = CARDS[card] if isinstance(card, str) else card
-    free = memory - reserve - found.weights
-    token = found.cache_a_token + found.prefill_a_token
-    picture = patches * found.vision_a_patch
-    longest = (free - found.logits_a_row) // token if picture <= free else 0
-    rows = free // max(context * token + found.logits_a_row, picture)
+    taken = asdict(found)
     return {
         "card": card if isinstance(card, str) else None,
         "memory": memory,
         "reserve": reserve,
-        **asdict(found),
+        **(taken.pop("activations") or dict.fromkeys(each.name for each in fields(Activations))),
+        **taken,
         "context": context,
         "patches": patches,
+        "free": max(0, memory - reserve - found.weights),
+        **_largest(found, memory - reserve - found.weights, context, patches),
+        "calculated": True,
+    }
+
+
+def _largest(found: Needs, free: int, context: int, patches: int) -> dict[str, Any]:
+    taken = found.activations
+    if taken is None:
+        size, limit = (None, None) if free > 0 else (0, "memory")
+        keys = ("largest_context", "largest_batch")
+        return {**dict.fromkeys(keys, size), "limit": dict.fromkeys(keys, limit)}
+    token = found.cache_a_token + taken.prefill_a_token
+    once = taken.logits_a_row + patches * taken.features_a_patch
+    picture = patches * taken.vision_a_patch
+    longest = (free - once) // token if picture <= free else 0
+    rows = free // max(context * token + once, picture)
+    return {
         "largest_context": max(0, min(longest, found.max_length)),
         "largest_batch": max(0, rows) if context <= found.max_length else 0,
         "limit": {
             "largest_context": "model" if longest > found.max_length else "memory",
             "largest_batch": "model" if context > found.max_length else "memory",
         },
-        "calculated": True,
     }
-
-
-def line(found: Mapping[str, Any]) -> str:
-    """What `capacity` found, in a sentence."""
-    where = found["card"] or f"{found['memory'] / 1e9:.1f} GB"
-    if not found["largest_context"]:
-        return (
-            f"{where}: does not fit: the weights take {found['weights'] / 1e9:.1f} GB of {found['memory'] / 1e9:.1f} "
-            f"GB, and {found['reserve'] / 1e9:.1f} GB are set aside (calculated)"
-        )
-    return (
-        f"{where}: one row of up to {found['largest_context']:,} tokens, or {found['largest_batch']:,} rows of "
-        f"{found['context']:,} (calculated: weights {found['weights'] / 1e9:.1f} GB, "
-        f"{found['cache_a_token'] / 1e3:.0f} kB of cache a token)"
-    )
-
-
-def _of_graphs(folder: Path) -> tuple[int, int]:
-    """As `activations`, of the graphs in `folder`."""
-    decoder, vision = read_graph(folder / "decoder.onnx"), read_graph(folder / "vision.onnx")
-    rows = {"batch": 1, "rows": 1, "image_tokens": SPAN}
-    token = [live_bytes(decoder, rows | {"sequence": size, "max_length": size}) for size in (SPAN, 2 * SPAN)]
-    patch = [live_bytes(vision, {"patches": size}) for size in (4 * SPAN, 8 * SPAN)]
-    return (token[1] - token[0]) // SPAN, (patch[1] - patch[0]) // (4 * SPAN)

@@ -104,11 +104,12 @@ def fits(report: Report) -> list[Table]:
 
             def room(entry: Entry, case: str = case, place: int = place) -> str:
                 card = entry["capacity"][case][place]
+                if card["largest_context"] is None:
+                    return f"{sized(card['free'])} beside the weights"
                 if not card["largest_context"]:
                     return "does not fit"
                 model = ", the model's most" if card["limit"]["largest_context"] == "model" else ""
-                rows = NONE if card["largest_batch"] is None else f"{card['largest_batch']:,} at once"
-                return f"{rows}; {card['largest_context']:,} tokens{model}"
+                return f"{card['largest_batch']:,} at once; {card['largest_context']:,} tokens{model}"
 
             columns.append(Column(f"{card['card']}, {sized(card['memory'])}", room, room))
         note = (
@@ -116,7 +117,7 @@ def fits(report: Report) -> list[Table]:
             f"tokens of the longest single one. {sized(first[0]['reserve'])} of the card are set aside."
         )
         if any(card["largest_batch"] is None for cards in known.values() for card in cards):
-            note += " Requests at once are not calculated for graphs."
+            note += " What graphs take beside their weights is not calculated."
         found.append(table(report, f"What would fit, calculated: {case}", columns, list(known), note))
     return found
 

@@ -213,6 +213,7 @@ def made_limits(names: Sequence[str]) -> dict[str, Any]:
             "card": "t4",
             "memory": 16_106 * MB,
             "reserve": 1_074 * MB,
+            "free": 15_000 * MB,
             "cache_a_token": 7168,
             "context": 110,
             "patches": 256,

@@ -179,12 +179,12 @@ def test_what_is_not_known_is_not_nothing(made):
     found = copy.deepcopy(made)
     entry = found["variants"]["onnx"]
     entry["blocks"]["throttled"] = None
-    entry["capacity"][CASE.name][0]["largest_batch"] = None
+    entry["capacity"][CASE.name][0] |= {"largest_context": None, "largest_batch": None}
     blocks = evidence_tables.blocks(found)
     assert [row.cells[blocks.head.index("held down")] for row in blocks.rows] == ["-", "unknown", "-", "-"]
     [fits] = evidence_tables.fits(found)
-    assert fits.rows[1].cells[1] == "-; 4,096 tokens, the model's most"
-    assert fits.note.endswith("Requests at once are not calculated for graphs.")
+    assert fits.rows[1].cells[1] == "15.0 GB beside the weights"
+    assert fits.note.endswith("What graphs take beside their weights is not calculated.")
 
 
 def test_a_cold_start_says_what_was_read_from_the_disk(made):
