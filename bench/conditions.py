@@ -136,7 +136,7 @@ def disturbed(found: Conditions) -> tuple[str, ...]:
         (found.waited, WAITED, "threads waited for a core for {} of their time"),
     ):
         if value is not None and value > most:
-            reasons.append(f"{words.format(f'{100 * value:.0f} %')}, at most {100 * most:.0f} % is allowed")
+            reasons.append(f"{words.format(f'{100 * value:.3g} %')}, at most {100 * most:.0f} % is allowed")
     if found.gpu:
         if held := set(found.gpu.throttled or ()) & set(nvml.HELD_DOWN):
             reasons.append(f"the GPU held its clock down ({', '.join(sorted(held))})")

@@ -120,6 +120,7 @@ def hold(model: Checkpoint, batch: Batch, found: Needs) -> None:
     """Hold the estimate to what torch takes for the two stages, as `generate` calls them."""
     tokens, patches = sum(map(len, batch.input_ids)), len(batch.pixel_values)
     taken = found.activations
+    assert taken
     features = model.vision(batch)
     kept = sum(each.nbytes for each in (features.image, *features.deepstack))
     assert kept == patches * taken.features_a_patch

@@ -24,6 +24,7 @@ BUSY_LOOP = "import time\nend = time.monotonic() + 20\nwhile time.monotonic() < 
         ({"others": 0.1, "steal": 0.05, "waited": 0.1}, None),  # the most that is allowed
         ({"others": None, "steal": None, "waited": None, "load": 50.0}, None),  # not readable; load is only told
         ({"others": 0.43}, "other processes took 43 % of the cores, at most 10 % is allowed"),
+        ({"steal": 0.0512}, "other machines on the host took 5.12 % of the cores, at most 5 % is allowed"),
         ({"steal": 0.2}, "other machines on the host took 20 % of the cores, at most 5 % is allowed"),
         ({"waited": 0.5}, "threads waited for a core for 50 % of their time"),
         ({"gpu": Gpu(name="g", driver="1", throttled=("sw-power-cap",), others=0)}, None),
