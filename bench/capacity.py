@@ -19,8 +19,7 @@ out. bitsandbytes and compiled models are taken as transformers.
 For graphs only weights and cache are counted, the cache once: it is written in place. What ONNX Runtime takes beside
 them is not calculated. Its arena grows in powers of two. Its CUDA attention is one of three kernels, by card, type and
 head size (onnxruntime/core/providers/cuda/llm/attention.cc), and one of them holds the scores of all tokens against
-all. The values alive at once in the graph are too few: a prefill took up to 4.8 times as much on the CPU, the tasks'
-batches 3.5 times on an H100.
+all. The values alive at once in the graph are far too few.
 """
 
 from dataclasses import asdict, dataclass, fields

@@ -90,7 +90,8 @@ def _compared(name: str, made: Plan, found: Mapping[str, Blocks]) -> dict[str, A
 
 def memory(lines: Lines, device: str, phase: Phase) -> dict[str, Any] | None:
     """Bytes: the most over all blocks of `phase` of what was seen at their ends; None without one. `peak` is the one
-    number that a gate judges: of the device where there is one, else of the process."""
+    number that a gate judges: of the device where there is one, else of the process. `context`: what a process has of
+    the device beside what torch reserved."""
     ended = [line.memory for line in lines if isinstance(line, Ended) and line.phase == phase]
     if not ended:
         return None
@@ -100,10 +101,12 @@ def memory(lines: Lines, device: str, phase: Phase) -> dict[str, Any] | None:
     }
     loaded = [line for line in lines if isinstance(line, Loaded) and line.phase == phase]
     weights = [line.weights for line in loaded if line.weights is not None]
-    on_device = most["process"] if most["process"] is not None else most["device"]
+    process, reserved = most["process"], most["reserved"]
+    on_device = process if process is not None else most["device"]
     return {
         "peak": on_device if device == "cuda" else most["peak_rss"],
         "weights": max(weights) if weights else None,
+        "context": None if process is None or reserved is None else process - reserved,
         "load_rss": round(median(line.after.rss - line.before.rss for line in loaded)) if loaded else None,
         **most,
     }

@@ -77,13 +77,7 @@ def _judged(known: Collection[Entry]) -> str:
 
 
 def _held(name: str) -> Cell:
-    def cell(entry: Entry) -> str:
-        held = entry["memory"]
-        if name != "context":
-            return sized(held[name])
-        return NONE if None in (held["process"], held["reserved"]) else sized(held["process"] - held["reserved"])
-
-    return cell
+    return lambda entry: sized(entry["memory"][name])
 
 
 def fits(report: Report) -> list[Table]:

@@ -145,18 +145,18 @@ def _non_inferior(name: str, found: Report | None, margin: float, whole: bool, r
         reason = f"items of {found['pictures']} pictures, at least {MIN_ITEMS} are needed"
         return Check(name, margin, "INCONCLUSIVE", reason, value, needed_items=needed)
     worst, best, change = (-upper, -lower, -value) if rise else (lower, upper, value)
-    judged, margin_said = (name, margin), f"{100 * margin:g} points"
+    judged, points = (name, margin), f"{100 * margin:g} points"
     bounds = {"measured": value, "low": lower, "high": upper}
     if worst > -margin:
-        return Check(*judged, "PASS", f"not worse by {margin_said}, one-sided 95 %", **bounds)
+        return Check(*judged, "PASS", f"not worse by {points}, one-sided 95 %", **bounds)
     if best < -margin:
-        return Check(*judged, "FAIL", f"worse by more than {margin_said}, one-sided 95 %", **bounds)
+        return Check(*judged, "FAIL", f"worse by more than {points}, one-sided 95 %", **bounds)
     enough = items_needed(change + margin, found["deviation"])
     more = None if enough is None else max(enough, found["n"] + 1)
     if change <= -margin:
-        reason = f"{found['n']} items: the change is beyond {margin_said}, its one-sided 95 % bounds are not yet"
+        reason = f"{found['n']} items: the change is beyond {points}, its one-sided 95 % bounds are not yet"
     else:
-        reason = f"{found['n']} items: the one-sided 95 % bounds reach over {margin_said}"
+        reason = f"{found['n']} items: the one-sided 95 % bounds reach over {points}"
     return Check(*judged, "INCONCLUSIVE", reason, **bounds, needed_items=more)
 
 

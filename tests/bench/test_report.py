@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bench import evidence_tables, figures, findings, observations, plan, report, tables
+from bench import entry, evidence_tables, figures, findings, observations, plan, report, tables
 from bench.observations import Ended, Held, Line, Loaded, Timed
 from bench.ratio import MIN_BLOCKS
 from shipvlm.errors import ExecutionError, InputError
@@ -233,6 +233,13 @@ def test_memory_is_of_timed_blocks_and_of_like_with_like(made):
     assert entry["against"] == {"size": pytest.approx(27 / 31), "memory": pytest.approx(420 / 900)}
     assert made["variants"]["w8a8-static"]["memory"] is None
     assert made["variants"]["w8a8-static"]["against"]["memory"] is None
+
+
+@pytest.mark.parametrize(("taken", "context"), [({"process": 803, "reserved": 84}, 719), ({"process": 803}, None)])
+def test_what_a_process_has_of_a_gpu_beside_torch_is_told_where_both_are_known(run, taken, context):
+    ended = [line for line in run[1]["onnx"] if isinstance(line, Ended)]
+    lines = [line.model_copy(update={"memory": line.memory.model_copy(update=taken)}) for line in ended]
+    assert entry.memory(lines, "cuda", "timing")["context"] == context
 
 
 def test_limits_are_beside_what_was_measured(run, made):
