@@ -3,7 +3,8 @@
 `fast` on a processor is what `shipvlm bench shape qwen3-vl-2b` showed on two cores with VNNI (docs/results.md).
 Times on an H100 were taken in November 2026, outside of this repository, with the shape of Qwen3-VL-8B and random
 weights (ONNX Runtime 1.31.1: 8 decoder layers, plain runs, scaled to 36, without the head; vLLM 0.24.0: all of it).
-So was the time of one w8a16 Linear on a processor. `unmeasured` loads, by its documentation, but nobody timed it.
+So was the time of one w8a16 Linear on a processor. Those of w4a16 in ONNX Runtime are from
+docs/results/qwen3-vl-8b-h100. `unmeasured` loads, by its documentation, but nobody timed it.
 """
 
 from dataclasses import dataclass
@@ -134,7 +135,7 @@ TABLE: tuple[Line, ...] = (
         "onnxruntime",
         ("hopper",),
         "fast",
-        BLOCKS + "6.8 ms a token on an H100, FP16 11.2; prefill is no faster",
+        BLOCKS + "8.4 ms a token on an H100, FP16 graphs 9.7; the first token takes longer: 34 ms, FP16 graphs 26",
     ),
     Line(
         "w4a16",
