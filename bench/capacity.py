@@ -1,4 +1,4 @@
-"""The largest context and batch that fit a card: calculated, not tried.
+"""The largest context and batch that fit a card: calculated, not tried (bench.fit tries).
 
     weights + reserve + max(pictures, prompts) <= memory of the card
     pictures = patches of all rows x bytes a patch                 while the vision tower runs, all pictures at once

@@ -111,7 +111,7 @@ def fits(report: Report) -> list[Table]:
             f"tokens of the longest single one. {sized(first[0]['reserve'])} of the card are set aside."
         )
         if any(card["largest_batch"] is None for cards in known.values() for card in cards):
-            note += " What graphs take beside their weights is not calculated."
+            note += " What graphs take beside their weights is not calculated: shipvlm bench fit tries what fits."
         found.append(table(report, f"What would fit, calculated: {case}", columns, list(known), note))
     return found
 

@@ -138,6 +138,6 @@ def _wanted(logits: np.ndarray, answer: Forced, end_ids: Sequence[int]) -> np.nd
 
 
 def _log_softmax(logits: np.ndarray) -> np.ndarray:
-    """float64; not scipy's, which cannot be imported where a worker has no torch (bench.worker)."""
+    """float64; not scipy's, which cannot be imported where a worker has no torch (bench.serve)."""
     shifted = logits.astype(float) - logits.max(-1, keepdims=True)
     return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))

@@ -28,7 +28,7 @@ TRIES = 5
 
 def measure(job: Job) -> Iterator[Line]:
     """All lines of the block, as they are measured. Raises as `shipvlm.runtime.model.open_model` and `generate`."""
-    _import(job.engine)
+    import_engine(job.engine)
     imports = monotonic() - job.started.wall
     watch, dropped = memory.Watch(job.device), _drop(job.folder)
     before = watch.memory()
@@ -203,7 +203,7 @@ def _said(job: Job) -> dict[str, Any]:
     return {name: getattr(job, name) for name in Said.model_fields}
 
 
-def _import(engine: Engine) -> None:
+def import_engine(engine: Engine) -> None:
     """The engine's libraries: they are no part of a variant's load."""
     import_module(f"shipvlm.runtime.{'graphs' if engine == 'onnxruntime' else 'checkpoint'}")
 

@@ -50,6 +50,11 @@ class Device:
         found = self._read(self._nvml.nvmlDeviceGetMemoryInfo, self._handle)
         return None if found is None else int(found.used)
 
+    def total(self) -> int | None:
+        """Bytes of the device's memory."""
+        found = self._read(self._nvml.nvmlDeviceGetMemoryInfo, self._handle)
+        return None if found is None else int(found.total)
+
     def processes(self) -> dict[int, int | None] | None:
         """Bytes that each process with work on the device takes, by process id."""
         found = self._read(self._nvml.nvmlDeviceGetComputeRunningProcesses, self._handle)

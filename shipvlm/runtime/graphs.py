@@ -1,7 +1,6 @@
 """Run a graph set on ONNX Runtime: its CPU provider, or its CUDA provider by the same code."""
 
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +14,12 @@ from shipvlm.families.qwen3_vl.grid import Grid, image_tokens, vision_tables
 from shipvlm.families.qwen3_vl.processor import PictureProcessor, load_processor
 from shipvlm.families.qwen3_vl.shape import Shape, read_shape
 from shipvlm.folder import GRAPHS, MODEL_TYPE, check_side_files
+from shipvlm.memory import available_memory
 from shipvlm.runtime.decoder import GraphDecoder, GraphDecoding, deepstack_names, input_names
 from shipvlm.runtime.inputs import Batch, generation_settings
 from shipvlm.runtime.model import Device, Features
 from shipvlm.runtime.session import open_session, to_device
 
-MEMORY_INFO = Path("/proc/meminfo")
 SCHEMA_VERSION = 1
 DTYPES = {"fp32": "float32", "fp16": "float16"}  # by the precision that graphs.json names
 
@@ -141,14 +140,6 @@ def score_bytes(grid: Grid, heads: int) -> int:
     """Bytes that ONNX Runtime's Attention takes on the CPU for one picture: it holds the float32 scores of all patches
     against all patches, of every head of a layer at once."""
     return heads * (grid[1] * grid[2]) ** 2 * 4
-
-
-def available_memory() -> int | None:
-    """Bytes that can be taken before the system has to swap; None where it does not say."""
-    if not MEMORY_INFO.is_file():
-        return None
-    found = re.search(r"^MemAvailable:\s+(\d+) kB$", MEMORY_INFO.read_text(), re.MULTILINE)
-    return int(found[1]) * 1024 if found else None
 
 
 def _refuse_too_large(grid: Grid, heads: int) -> None:

@@ -5,7 +5,6 @@ PACE makes what else runs on the machine small beside a request; so no block cou
 
 import json
 import os
-import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -17,7 +16,6 @@ PACE, EXTRA = 0.2, 0.022  # seconds
 
 
 def run(job: bytes) -> Iterator[Any]:
-    sys.modules["torch"] = None  # type: ignore[assignment]  # as bench.worker, before anything else is imported
     from bench import conditions
     from shipvlm.runtime.graphs import GraphSet
 

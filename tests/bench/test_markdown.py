@@ -188,7 +188,7 @@ def test_what_is_not_known_is_not_nothing(made):
     assert [row.cells[blocks.head.index("held down")] for row in blocks.rows] == ["-", "unknown", "-", "-"]
     [fits] = evidence_tables.fits(found)
     assert fits.rows[1].cells[1] == "15.0 GB beside the weights"
-    assert fits.note.endswith("What graphs take beside their weights is not calculated.")
+    assert fits.note.endswith("is not calculated: shipvlm bench fit tries what fits.")
 
 
 def test_a_cold_start_says_what_was_read_from_the_disk(made):

@@ -88,7 +88,10 @@ def test_graphs_on_a_cpu_and_nothing_else_are_measured_without_torch(monkeypatch
     monkeypatch.setitem(sys.modules, "torch", sys.modules["torch"])  # so that it is put back
     seen = []
     monkeypatch.setattr(measure, "measure", lambda asked: seen.append(sys.modules["torch"]) or iter(()))
-    assert list(worker.run(job(tmp_path, engine=engine, device=device).model_dump_json().encode())) == []
+    (tmp_path / "job.json").write_text(job(tmp_path, engine=engine, device=device).model_dump_json())
+    monkeypatch.setattr(serve, "_end_with_stdin", lambda: None)
+    monkeypatch.setattr(sys, "argv", ["worker", str(tmp_path / "job.json")])
+    serve.serve(worker.run)
     assert [torch is None for torch in seen] == [hidden]
 
 
@@ -105,13 +108,13 @@ def test_a_fresh_process_says_what_this_one_would(tiny_checkpoint, tmp_path):
 @pytest.mark.parametrize(("error", "code"), [(InputError("no weights"), 2), (ValueError("no weights"), 4), (None, 0)])
 def test_lines_go_to_stdout_and_all_else_to_stderr(monkeypatch, capfd, tmp_path, error, code):
     def run(asked):
-        assert asked == b"{}"
+        assert asked == b'{"engine": "transformers", "device": "cpu"}'
         os.write(1, b"a library says hello\n")
         yield LINE_SAID
         if error:
             raise error
 
-    (tmp_path / "job.json").write_text("{}")
+    (tmp_path / "job.json").write_text('{"engine": "transformers", "device": "cpu"}')
     monkeypatch.setattr(serve, "_end_with_stdin", lambda: None)
     monkeypatch.setattr(sys, "argv", ["worker", str(tmp_path / "job.json")])
     with pytest.raises(SystemExit) if code else nullcontext() as left:

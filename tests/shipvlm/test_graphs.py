@@ -21,7 +21,7 @@ from shipvlm.runtime import decoder, session
 from shipvlm.runtime import graphs as module
 from shipvlm.runtime.checkpoint import Checkpoint, load
 from shipvlm.runtime.generate import generate
-from shipvlm.runtime.graphs import GraphSet, available_memory, load_graphs, score_bytes
+from shipvlm.runtime.graphs import GraphSet, load_graphs, score_bytes
 from shipvlm.runtime.inputs import Request, encode
 from shipvlm.runtime.model import open_model
 from shipvlm.runtime.sampling import Sampling
@@ -233,14 +233,6 @@ def test_a_picture_whose_scores_do_not_fit_is_refused_before_it_runs(
     patches = f"{largest[1]} x {largest[2]} = {largest[1] * largest[2]} patches"
     with pytest.raises(InputError, match=rf"{patches} .* GB .*size.longest_edge in preprocessor_config.json"):
         generate(graphs, REQUESTS[2:3], Sampling(1))
-
-
-def test_available_memory_is_what_the_system_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "meminfo"
-    monkeypatch.setattr(module, "MEMORY_INFO", path)
-    assert available_memory() is None
-    path.write_text("MemTotal:  100 kB\nMemFree:  10 kB\nMemAvailable:   42 kB\n")
-    assert available_memory() == 42 * 1024
 
 
 @pytest.mark.skipif(
