@@ -148,6 +148,7 @@ def make(
         items=tuple(
             Item(id=record.id, task=record.task, source=record.source, prompt=record.prompt, references=record.answers)
             for record in scored
+            if "accuracy" in section.measure
         ),
         data={
             "name": Path(section.data).name if Path(section.data).exists() else section.data,

@@ -103,6 +103,18 @@ def test_data_that_differ_are_refused_by_name(first, tmp_path):
         compare(first, result(tmp_path / "prompt", data=other))
 
 
+def test_times_are_compared_whatever_the_data_where_one_has_nothing_else(first, tmp_path):
+    data = made_run(COUNT)[2][:-1]
+    lines = {"original": timing_lines("original"), "onnx": timing_lines("onnx"), "null": timing_lines("null")}
+    timed = result(tmp_path / "timed", data=data, lines=lines, phases=("timing",))
+    words = [compare(*pair)["times"][CASE.name]["e2e"]["ratio"]["word"] for pair in ((first, timed), (timed, first))]
+    assert words == ["SLOWER", "FASTER"]
+    found = compare(first, timed)
+    assert found["items"] == 0
+    assert "difference" not in found
+    assert "No item was answered in both" in markdown(found)
+
+
 def test_what_one_was_cut_off_before_is_said(first, tmp_path):
     data = made_run(COUNT)[2]
     part = timing_lines("onnx") + accuracy_lines("onnx", data[:50])[:-1]

@@ -97,6 +97,11 @@ def test_a_plan_is_found_again_and_names_no_folder(given, tmp_path):
         plan.read(tmp_path)
 
 
+@pytest.mark.parametrize(("measure", "count"), [(("timing",), 0), (("timing", "accuracy"), 12)])
+def test_items_are_those_that_are_answered(given, measure, count):
+    assert len(made(given, SECTION.model_copy(update={"measure": measure})).items) == count
+
+
 def keys(given, section=SECTION, **change) -> dict[tuple[str, str], str]:
     return {
         (name, phase): key
