@@ -34,13 +34,21 @@ Tries = Callable[[Sequence[Try]], Iterator[Tried]]
 
 
 def measure_fit(
-    variant: Variant, record: Record, *, memory: int, case: str = "vqa-small", command: str = "", say: Say | None = None
+    variant: Variant,
+    record: Record,
+    *,
+    memory: int,
+    case: str = "vqa-small",
+    most_tokens: int | None = None,
+    command: str = "",
+    say: Say | None = None,
 ) -> dict[str, Any]:
     """Tries what fits into `memory` bytes, with requests of a case of bench.workloads made of `record`.
 
-    `context`: one request, of as many tokens as the model reads at most; `batch`: requests of the case's length, up to
-    MOST_ROWS. Of each `fits` and `fails`: the largest that fitted and the smallest that did not (bench.fit_tries.Tried;
-    null where there is none), `limit`: what it ends at: `memory`, the `model`'s longest row, or what was `tried`.
+    `context`: one request, of `most_tokens` or as many as the model reads at most; `batch`: requests of the case's
+    length, up to MOST_ROWS. Of each `fits` and `fails`: the largest that fitted and the smallest that did not, as
+    bench.fit_tries.Tried (null where there is none); and `limit`, what it ends at: `memory`, the `model`'s longest row,
+    or what was `tried`.
     `calculated`: bench.capacity of the same, for a checkpoint on CUDA, else null. And what was measured on what.
     `say` is told each try. Raises InputError for an unknown case and one that is longer than the model reads, and what
     the engine's process raised.
@@ -55,6 +63,7 @@ def measure_fit(
     tokens = shortest + CASES[case].answer_tokens
     if tokens > needed.max_length:
         raise InputError(f"case {case} takes {tokens} tokens, and {variant.folder} reads {needed.max_length}")
+    most = min(needed.max_length, max(tokens, most_tokens or needed.max_length))
     job = FitJob(
         folder=variant.folder.resolve(),
         engine=variant.engine,
@@ -89,7 +98,13 @@ def measure_fit(
         "tokens": tokens,
         "patches": patches,
         "max_length": needed.max_length,
-        "context": largest(tries, lambda n: Try(rows=1, tokens=n), shortest + NEW, needed.max_length, "model"),
+        "context": largest(
+            tries,
+            lambda n: Try(rows=1, tokens=n),
+            shortest + NEW,
+            most,
+            "model" if most == needed.max_length else "tried",
+        ),
         "batch": largest(tries, lambda n: Try(rows=n, tokens=tokens), 1, MOST_ROWS, "tried"),
         "calculated": room,
         "command": command,

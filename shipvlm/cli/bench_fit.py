@@ -24,6 +24,9 @@ def fit(
     case: Annotated[
         str, typer.Option(help="What is asked: vqa-small, caption, document. Its picture, words and answer.")
     ] = "vqa-small",
+    tokens: Annotated[
+        int | None, typer.Option(min=1, help="How long a request is tried; as long as the model reads when left out.")
+    ] = None,
     data: Data = "evaluation",
     as_json: AsJson = False,
 ) -> None:
@@ -41,14 +44,15 @@ def fit(
     from shipvlm.cli import progress as screen
 
     size = _bytes(memory, device)
-    asked = {"device": device, "memory": memory, "case": case, "data": shown(Path(data))}
-    options = [part for name, value in asked.items() if value for part in (f"--{name}", value)]
+    asked = {"device": device, "memory": memory, "case": case, "tokens": tokens, "data": shown(Path(data))}
+    options = [part for name, value in asked.items() if value for part in (f"--{name}", str(value))]
     with screen.shown() as (_, say):
         found = measure_fit(
             Variant.of(folder.resolve().name, folder, device),  # type: ignore[arg-type]
             load_records(data)[0],
             memory=size,
             case=case,
+            most_tokens=tokens,
             command=shlex.join(["shipvlm", "bench", "fit", shown(folder), *options]),
             say=say,
         )

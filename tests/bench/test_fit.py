@@ -240,6 +240,8 @@ def test_all_may_fit_and_nothing_may(monkeypatch, graphs):
     text = markdown(found)
     assert f"| {found['max_length']:,}, the model's most " in text
     assert "| 1,024, more was not tried " in text
+    found = measure_fit(Variant.of("v", graphs), records(1)[0], memory=10**9, most_tokens=300)
+    assert (found["context"]["limit"], found["context"]["fits"]["tokens"]) == ("tried", 300)
     said(monkeypatch, 0)
     found = measure_fit(Variant.of("v", graphs), records(1)[0], memory=10**9)
     assert found["context"]["fits"] is None
