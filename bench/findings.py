@@ -39,7 +39,9 @@ def headline(report: Report) -> tuple[str, str]:
     """The verdict's word, or nothing where no gate is set, and a sentence."""
     candidate, baseline, judgement = report["candidate"], report["baseline"], report["judgement"]
     if candidate == baseline:
-        return "", f"Only {baseline} was measured: nothing is compared."
+        forms = [name for name in report["variants"] if name not in (baseline, NULL)]
+        beside = f"{_listed(forms)} beside {baseline}" if forms else f"Only {baseline} was measured"
+        return "", f"{beside}: no other folder was given, so nothing passes or fails."
     if judgement is None:
         return "", f"{candidate} beside {baseline}. No gate is set, so nothing passes or fails."
     verdict, checks = judgement["verdict"], judgement["checks"]

@@ -118,7 +118,11 @@ def test_every_gate_has_words():
 
 def test_a_result_of_one_folder_compares_nothing(made):
     alone = copy.deepcopy({**made, "candidate": "original", "judgement": None})
-    assert findings.headline(alone)[1] == "Only original was measured: nothing is compared."
+    said = "compile beside original: no other folder was given, so nothing passes or fails."
+    alone["variants"] = {name: alone["variants"]["original"] for name in ("original", "compile", "null")}
+    assert findings.headline(alone)[1] == said
+    del alone["variants"]["compile"]
+    assert findings.headline(alone)[1] == said.replace("compile beside original", "Only original was measured")
     assert "original against itself" not in markdown.verdict(alone)
 
 
