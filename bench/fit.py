@@ -1,13 +1,14 @@
 """The longest request, and the most requests at once, that fit into a memory: tried with one engine.
 
 bench.capacity calculates this of checkpoints. What ONNX Runtime takes beside the weights of graphs is not calculated,
-so there it is tried: a picture through the tower, a prompt through the decoder, and one decode step. Sizes double in
-one fresh process (bench.fit_worker) until one does not fit. What an engine keeps of earlier tries counts there too, so
-from that size on each try has a process of its own: upwards if it does fit alone, else thrice the middle between the
-largest that fitted and the smallest that did not. A result is a size that was seen to fit, at most an eighth too small.
+so there it is tried, with whole requests of one length. Sizes double in one fresh process (bench.fit_worker) until one
+does not fit. What an engine takes depends on what it ran before, so that only says where to look: every size that is
+reported was tried in a process of its own. From there on up or down, and then HALVINGS times the middle between the
+largest that fitted and the smallest that did not.
 
-What counts is `bench.memory.peak`. An engine that has room takes more than it needs: on a smaller card, of which the
-memory here is a part, somewhat more may fit than is said.
+No size is told that was not seen. Larger ones may fit all the same: ONNX Runtime's arena grows by powers of two, so
+what it takes jumps, and may fall where more is asked. And an engine that has room takes more than it needs: on a
+smaller card, of which the memory here is a part, more may fit than is said.
 """
 
 import math
@@ -16,12 +17,12 @@ from typing import Any
 
 from bench import capacity, process
 from bench.environment import describe_weights, machine, model_digest, stack
-from bench.fit_tries import NEW, FitJob, Tried, Try
+from bench.fit_tries import FitJob, Tried, Try
 from bench.job import Packed
 from bench.markdown import lined
 from bench.variants import Variant
 from bench.words import size
-from bench.workloads import CASES, requests
+from bench.workloads import CASES, ONE_AT_A_TIME, requests
 from calib_data.records import Record
 from shipvlm.errors import InputError
 from shipvlm.families.qwen3_vl.processor import load_processor
@@ -30,6 +31,7 @@ from shipvlm.stages import Say
 
 MOST_ROWS = 1024
 HALVINGS = 3
+REASON = 160  # characters of what an engine says that are shown
 Tries = Callable[[Sequence[Try]], Iterator[Tried]]
 
 
@@ -42,28 +44,34 @@ def measure_fit(
     most_tokens: int | None = None,
     command: str = "",
     say: Say | None = None,
-) -> dict[str, Any]:
+) -> Iterator[dict[str, Any]]:
     """Tries what fits into `memory` bytes, with requests of a case of bench.workloads made of `record`.
 
     `context`: one request, of `most_tokens` or as many as the model reads at most; `batch`: requests of the case's
     length, up to MOST_ROWS. Of each `fits` and `fails`: the largest that fitted and the smallest that did not, as
     bench.fit_tries.Tried (null where there is none); and `limit`, what it ends at: `memory`, the `model`'s longest row,
-    or what was `tried`.
-    `calculated`: bench.capacity of the same, for a checkpoint on CUDA, else null. And what was measured on what.
-    `say` is told each try. Raises InputError for an unknown case and one that is longer than the model reads, and what
-    the engine's process raised.
+    or what was `tried`. `calculated`: bench.capacity of the same, for a checkpoint on CUDA, else null. And what was
+    measured on what. Gives the result twice: with `batch` null, and whole. `say` is told each try.
+    Raises InputError for an unknown case and one with a batch, a checkpoint whose integers are only simulated, and
+    lengths that the model does not read; and what the engine's process raised.
     """
-    if case not in CASES:
-        raise InputError(f"case {case!r} is none: give one of {', '.join(CASES)}")
+    if case not in ONE_AT_A_TIME:
+        raise InputError(f"case {case!r}: give one of {', '.join(ONE_AT_A_TIME)}")
+    if not variant.timed:
+        raise InputError(
+            f"{variant.folder}: transformers turns the integers of a quantized checkpoint into floats, which take as "
+            "much as the original's: give the original, or the artifact"
+        )
     dtype = variant.dtype or ("float32" if variant.device == "cpu" else None)
     needed = capacity.needs(variant.folder, dtype, variant.engine)
     processor = load_processor(variant.folder)
     one = encode(processor, requests(CASES[case], [record], processor.tokenizer, ""))
-    shortest, patches = len(one.input_ids[0]), math.prod(one.grids[0][0])
-    tokens = shortest + CASES[case].answer_tokens
+    tokens, patches = len(one.input_ids[0]) + CASES[case].answer_tokens, math.prod(one.grids[0][0])
     if tokens > needed.max_length:
         raise InputError(f"case {case} takes {tokens} tokens, and {variant.folder} reads {needed.max_length}")
-    most = min(needed.max_length, max(tokens, most_tokens or needed.max_length))
+    most = needed.max_length if most_tokens is None else most_tokens
+    if not tokens <= most <= needed.max_length:
+        raise InputError(f"{most} tokens: give from {tokens}, of case {case}, to {needed.max_length}, the model's most")
     job = FitJob(
         folder=variant.folder.resolve(),
         engine=variant.engine,
@@ -82,11 +90,13 @@ def measure_fit(
             if say:
                 say(words(tried))
             yield tried
+            if not tried.fits:
+                return  # how a process ends that got no memory is its own affair
 
     room = None
     if needed.activations and variant.device == "cuda":
         room = capacity.capacity(needed, memory, context=tokens, patches=patches)
-    return {
+    found = {
         "schema_version": 1,
         "variant": variant.name,
         "engine": variant.engine,
@@ -98,40 +108,40 @@ def measure_fit(
         "tokens": tokens,
         "patches": patches,
         "max_length": needed.max_length,
-        "context": largest(
-            tries,
-            lambda n: Try(rows=1, tokens=n),
-            shortest + NEW,
-            most,
-            "model" if most == needed.max_length else "tried",
-        ),
-        "batch": largest(tries, lambda n: Try(rows=n, tokens=tokens), 1, MOST_ROWS, "tried"),
+        "context": None,
+        "batch": None,
         "calculated": room,
         "command": command,
         "machine": machine(),
         "libraries": stack(),
     }
+    end = "model" if most == needed.max_length else "tried"
+    found["context"] = largest(tries, lambda n: Try(rows=1, tokens=n), tokens, most, end)
+    yield found
+    yield found | {"batch": largest(tries, lambda n: Try(rows=n, tokens=tokens), 1, MOST_ROWS, "tried")}
 
 
 def largest(tries: Tries, make: Callable[[int], Try], least: int, most: int, end: str) -> dict[str, Any]:
-    """The largest of `make(least)` to `make(most)` that fits, within an eighth. Where `most` does, `limit` is `end`."""
+    """The largest of `make(least)` to `make(most)` that was seen to fit, the smallest above it that was seen not to,
+    and `limit`: `memory`, or `end` where `most` fits."""
     fits: dict[int, Tried] = {}
     fails: dict[int, Tried] = {}
 
-    def fit(*numbers: int) -> bool:
-        for number, tried in zip(numbers, list(tries([make(each) for each in numbers])), strict=False):
-            (fits if tried.fits else fails)[number] = tried
-        return not fails
+    def fit(number: int) -> bool:
+        (tried,) = tries([make(number)])
+        (fits if tried.fits else fails)[number] = tried
+        return tried.fits
 
     sizes = doubled(least, most)
-    if not fit(*sizes) and fits:
-        fails.clear()
-        for number in sizes:
-            if number > max(fits) and not fit(number):
-                break
-        for _ in range(HALVINGS):
-            if fails and max(fits) + 1 < min(fails):
-                fit((max(fits) + min(fails)) // 2)
+    place = max(0, sum(tried.fits for tried in tries([make(number) for number in sizes])) - 1)
+    while not fit(sizes[place]) and place:
+        place -= 1
+    while not fails and place + 1 < len(sizes):
+        place += 1
+        fit(sizes[place])
+    for _ in range(HALVINGS):
+        if fits and fails and max(fits) + 1 < min(fails):
+            fit((max(fits) + min(fails)) // 2)
     return {
         "fits": fits[max(fits)].model_dump() if fits else None,
         "fails": fails[min(fails)].model_dump() if fails else None,
@@ -152,7 +162,7 @@ def words(tried: Tried) -> str:
     asked = f"{tried.rows:,} x {tried.tokens:,} tokens"
     if tried.fits:
         return f"{asked}: {size(tried.peak)}"
-    return f"{asked}: does not fit ({tried.reason or size(tried.peak)})"
+    return f"{asked}: does not fit ({tried.reason[:REASON] or size(tried.peak)})"
 
 
 def markdown(found: dict[str, Any]) -> str:
@@ -163,8 +173,12 @@ def markdown(found: dict[str, Any]) -> str:
         ("longest request, tokens", found["context"], "tokens"),
         (f"requests of {found['tokens']:,} tokens at once", found["batch"], "rows"),
     ]
-    cells = [[name, _fits(each, unit), _peak(each), _fails(each, unit)] for name, each, unit in rows]
-    lines = [f"{where}, each request with {picture}", "", lined([["", "fits", "memory", "does not fit"], *cells])]
+    cells = [[name, _fits(each, unit), _peak(each), _fails(each, unit)] for name, each, unit in rows if each]
+    lines = [
+        f"{where}, each request with {picture}",
+        "",
+        lined([["", "seen to fit", "memory", "seen not to fit"], *cells]),
+    ]
     if room := found["calculated"]:
         lines += [
             "",

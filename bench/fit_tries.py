@@ -11,25 +11,35 @@ from bench.job import Packed
 from bench.measure import import_engine
 from bench.observations import Frozen
 from bench.workloads import Case, requests
+from shipvlm.errors import SetupError
 from shipvlm.families.qwen3_vl.processor import PictureProcessor
 from shipvlm.memory import available_memory
 from shipvlm.runtime.inputs import Batch, encode
 from shipvlm.runtime.model import Device, Dtype, Engine, Model, open_model
 
-NEW = 2  # tokens after the prompt: one that prefill gives, one of a decode step
-# How the engines say that an allocation failed: CUDA, torch, ONNX Runtime, cuBLAS and cuDNN, C++, NumPy.
-LACKS = (
+# How the engines say that an allocation on the GPU failed (CUDA, torch, ONNX Runtime, cuBLAS, cuDNN 8 and 9) ...
+ON_DEVICE = (
     "out of memory",
-    "can't allocate memory",
-    "failed to allocate",
+    "failed to allocate memory for requested buffer",
     "alloc_failed",
-    "bad_alloc",
+    "device_allocation_failed",
+    "cublas_status_not_initialized",
+)
+# ... and on the host (also threads, mapped files, C++, NumPy, and what shipvlm.runtime.graphs refuses before it).
+ON_HOST = (
+    "allocate memory",
     "unable to allocate",
+    "failed to allocate",
+    "bad_alloc",
+    "host_allocation_failed",
+    "start new thread",
+    "pthread_create failed",
+    "gb of memory are available",
 )
 
 
 class Try(Frozen):
-    """`rows` requests at once, each of `tokens` with its new ones and with the picture of the case."""
+    """`rows` requests at once, each with the picture of the case and of `tokens`, the answer's among them."""
 
     rows: int
     tokens: int
@@ -58,46 +68,60 @@ class Tried(Try):
 
 
 def measure(job: FitJob) -> Iterator[Tried]:
-    """Raises as `open_model` and `encode`, and what the engine raises for another reason than memory."""
+    """Raises as `open_model` and `encode`, and what the engine raises for another reason than memory; SetupError where
+    the driver does not say what this process takes of the GPU."""
     watch = memory.Watch(job.device)
     import_engine(job.engine)
-    if job.device == "cpu" and (available := available_memory()) is not None:
-        # A guard for the machine. It cannot be closer: what is reserved and never used counts there too.
-        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-        resource.setrlimit(resource.RLIMIT_DATA, (available, hard))
+    _guard(job.device)
     model: Model | None = None
     for each in job.tries:
         reason = ""
         try:
             model = model or open_model(job.folder, device=job.device, dtype=job.dtype, engine=job.engine)
-            _answer(model, batch_of(job, model.processor, each))
+            _answer(model, batch_of(job, model.processor, each), job.case.answer_tokens)
         except Exception as error:
-            if not lacks_memory(error):
+            if not lacks_memory(error, job.device):
                 raise
             reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        peak = memory.peak(watch.memory())
+        seen = watch.memory()
+        if job.device == "cuda" and seen.process is None and seen.device is None:
+            raise SetupError("the driver does not say how much memory of the GPU is taken, so nothing can be tried")
+        peak = memory.peak(seen)
         fits = not reason and peak <= job.memory
         yield Tried(**dict(each), fits=fits, peak=peak, reason=reason)
         if not fits:
             return
 
 
-def lacks_memory(error: Exception) -> bool:
+def _guard(device: Device) -> None:
+    """On a CPU the engine gets no more than the machine has left. It cannot be bound closer: what is reserved and never
+    used counts there too."""
+    available = available_memory()
+    if device == "cpu" and available is not None:
+        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        resource.setrlimit(resource.RLIMIT_DATA, (available if hard < 0 else min(available, hard), hard))
+
+
+def lacks_memory(error: Exception, device: Device) -> bool:
+    """Whether `error` says that the memory of `device` ended; that of the host beside a GPU is another matter."""
     said = str(error).lower()
-    return isinstance(error, MemoryError) or any(words in said for words in LACKS)
+    if device == "cuda":
+        return any(words in said for words in ON_DEVICE)
+    return isinstance(error, MemoryError) or any(words in said for words in ON_HOST)
 
 
 def batch_of(job: FitJob, processor: PictureProcessor, asked: Try) -> Batch:
-    """The same request in all rows, its prompt continued to `asked.tokens` less NEW."""
+    """The same request in all rows, its prompt continued to `asked.tokens` less the answer's."""
     one = encode(processor, requests(job.case, [job.record], processor.tokenizer, ""))
     ids = one.input_ids[0]
-    ids = np.concatenate([ids, np.full(asked.tokens - NEW - len(ids), ids[-1])])
+    ids = np.concatenate([ids, np.full(asked.tokens - job.case.answer_tokens - len(ids), ids[-1])])
     return Batch((ids,) * asked.rows, one.grids * asked.rows, np.tile(one.pixel_values, (asked.rows, 1)))
 
 
-def _answer(model: Model, batch: Batch) -> None:
+def _answer(model: Model, batch: Batch, tokens: int) -> None:
     """As shipvlm.runtime.generate does it."""
     features = model.vision(batch)
-    logits, decoding = model.prefill(batch, features, NEW)
+    logits, decoding = model.prefill(batch, features, tokens)
     del features
-    decoding.step(logits.argmax(-1))
+    for _ in range(tokens - 1):
+        logits = decoding.step(logits.argmax(-1))

@@ -50,10 +50,10 @@ class Device:
         found = self._read(self._nvml.nvmlDeviceGetMemoryInfo, self._handle)
         return None if found is None else int(found.used)
 
-    def total(self) -> int | None:
-        """Bytes of the device's memory."""
+    def free(self) -> int | None:
+        """Bytes of the device's memory that nobody has taken."""
         found = self._read(self._nvml.nvmlDeviceGetMemoryInfo, self._handle)
-        return None if found is None else int(found.total)
+        return None if found is None else int(found.free)
 
     def processes(self) -> dict[int, int | None] | None:
         """Bytes that each process with work on the device takes, by process id."""

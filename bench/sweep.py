@@ -33,7 +33,7 @@ from bench.sweep_findings import BATCHES, MIN_CLEAN, finding, of_levels
 from bench.sweep_levels import ATTEMPTS, LINE, Level, Opened, SweepJob
 from bench.variants import Variant
 from bench.warmup import WINDOW
-from bench.workloads import CASES
+from bench.workloads import CASES, ONE_AT_A_TIME
 from calib_data.records import Record
 from shipvlm.errors import InputError
 from shipvlm.stages import Progress, Say
@@ -41,7 +41,6 @@ from shipvlm.stages import Progress, Say
 SLO = 0.5  # seconds: 95 of 100 answers come within them
 PROCESSES = 3
 WARMUP = 3
-ONE_AT_A_TIME = [case.name for case in CASES.values() if case.batch == 1]  # here the clients make the batch
 
 
 def measure_sweep(

@@ -42,6 +42,7 @@ CASES = {
         Case(name="batch8", width=256, height=256, prompt_tokens=16, answer_tokens=16, batch=8),
     )
 }
+ONE_AT_A_TIME = [case.name for case in CASES.values() if case.batch == 1]
 
 
 def requests(case: Case, records: Sequence[Record], tokenizer: Any, salt: str) -> list[Request]:

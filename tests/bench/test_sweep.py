@@ -10,10 +10,10 @@ import pytest
 
 from bench import sweep, sweep_levels
 from bench.environment import model_digest
-from bench.sweep import ONE_AT_A_TIME, measure_sweep
+from bench.sweep import measure_sweep
 from bench.sweep_levels import Level, Opened, SweepJob, measure
 from bench.variants import Variant
-from bench.workloads import CASES
+from bench.workloads import CASES, ONE_AT_A_TIME
 from calib_data.records import digest
 from convert.export import export_graphs
 from shipvlm.errors import ExecutionError, InputError
