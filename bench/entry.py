@@ -116,7 +116,7 @@ def blocks(lines: Lines) -> dict[str, Any]:
     """How many blocks of times count, what disturbed those that do not, and the extremes of what was seen in those that
     do. `preprocess`: the least and the most of their medians, in seconds: the same work on the CPU each time, it tells
     of a clock that cannot be read. `throttled` is None where a driver does not tell. `boots`: the machines, or starts
-    of one, on which anything was measured."""
+    of one, on which anything was measured; "" where a line does not tell."""
     last = [each for each in observations.blocks(lines) if each.phase == "timing"]
     tried = [each for each in observations.attempts(lines) if each.phase == "timing"]
     counting = [each for each in last if each.ended and each.ended.clean]
@@ -139,7 +139,7 @@ def blocks(lines: Lines) -> dict[str, Any]:
         | {"sm_mhz_min": _extreme(min, gpus, "sm_mhz_min")},
         "throttled": None if unknown else sorted({reason for each in gpus for reason in each.throttled or ()}),
         "preprocess": [min(prepared), max(prepared)] if prepared else None,
-        "boots": sorted({each.boot for each in ended if each.boot}),
+        "boots": sorted({each.boot or "" for each in ended}),
     }
 
 

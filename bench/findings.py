@@ -140,7 +140,9 @@ def caption(report: Report) -> str:
     data, machine = report["data"], report["machine"]
     where = ", ".join([*machine["gpus"], machine["cpu"], f"{machine['cores']} cores"])
     boots = {boot for entry in report["variants"].values() for boot in entry["blocks"]["boots"]}
-    where += f" ({len(boots)} machines, or starts of one)" if len(boots) > 1 else ""
+    if len(boots) > 1:
+        many = "how many machines is not known" if "" in boots else f"{len(boots)} machines, or starts of one"
+        where += f" ({many})"
     each = [entry for entry in report["variants"].values() if entry["timed"] and not entry["only_disturbed"]]
     requests = [sum(found["e2e"]["requests"] for found in entry["latency"].values()) for entry in each]
     clean = [entry["blocks"]["clean"] for entry in each]
@@ -152,17 +154,24 @@ def caption(report: Report) -> str:
 
 def reading(report: Report) -> list[str]:
     """How the tables are to be read."""
-    return [
+    scored = "score" in report["variants"][report["baseline"]]
+    said = [
         f"Ratios of times are {report['baseline']} / variant: above 1x is faster. FASTER and SLOWER: the interval over "
         "blocks leaves out 1, the ratio is more than 2 % from 1, and the baseline against itself did not go as far. "
         "SAME: all of the interval is within 2 % of 1. AMBIGUOUS: neither.",
         "Milliseconds are of all clean blocks of a variant, a ratio of the turns in which both were clean, request by "
         "request: it is not the quotient of the two.",
-        "LOWER and HIGHER: the paired interval of the score leaves out 0. NO DIFFERENCE SEEN is no proof of equality: "
-        "its interval says how large a difference could still be. INCONCLUSIVE: too few for an interval, or to decide.",
         f"null: {report['baseline']} measured once more as if it were another variant (A/A): what is seen without any "
         "change.",
     ]
+    if scored:
+        said.insert(
+            2,
+            "LOWER and HIGHER: the paired interval of the score leaves out 0. NO DIFFERENCE SEEN is no proof of "
+            "equality: its interval says how large a difference could still be. INCONCLUSIVE: too few for an interval, "
+            "or to decide.",
+        )
+    return said
 
 
 def _span(counts: list[int]) -> str:

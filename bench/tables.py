@@ -62,8 +62,15 @@ def deltas(report: Report) -> Table:
     ]
     if timed_cases(report):
         columns.append(Column("cold start", lambda entry: judged(get(entry, "cold_start", "ratio"))))
-    note = " ".join([*_untimed(report), *loaded_files(report)])
+    note = " ".join([*_untimed(report), *loaded_files(report), *_warm_starts(report)])
     return table(report, f"Every variant against {report['baseline']}", columns, note=note)
+
+
+def _warm_starts(report: Report) -> list[str]:
+    started = [entry["cold_start"] for entry in report["variants"].values() if entry["cold_start"]]
+    if not started or all(each["dropped"] for each in started):
+        return []
+    return ["Cold starts may have found the model's files in the system's memory."]
 
 
 def times(report: Report) -> list[Table]:

@@ -1,10 +1,10 @@
 """Which scheme runs fast where: one table, each line with its evidence. What is not in it, or is slow, is refused.
 
-`fast` on a processor is what `shipvlm bench shape qwen3-vl-2b` showed on two cores with VNNI (docs/results.md).
-Times on an H100 were taken in November 2026, outside of this repository, with the shape of Qwen3-VL-8B and random
-weights (ONNX Runtime 1.31.1: 8 decoder layers, plain runs, scaled to 36, without the head; vLLM 0.24.0: all of it).
-So was the time of one w8a16 Linear on a processor. Those of w4a16 in ONNX Runtime are from
-docs/results/qwen3-vl-8b-h100. `unmeasured` loads, by its documentation, but nobody timed it.
+`fast` is faster than the FP16 original. On a processor it is what `shipvlm bench shape qwen3-vl-2b` showed on two cores
+with VNNI (docs/results.md). Times on an H100 were taken in November 2026 with the shape of Qwen3-VL-8B and random
+weights: those of w4a16 in ONNX Runtime are docs/results/qwen3-vl-8b-h100, the others were taken outside of this
+repository (ONNX Runtime 1.31.1: 8 decoder layers, plain runs, scaled to 36, without the head; vLLM 0.24.0: all of it).
+So was the time of one w8a16 Linear on a processor. `unmeasured` loads, by its documentation, but nobody timed it.
 """
 
 from dataclasses import dataclass
@@ -135,14 +135,15 @@ TABLE: tuple[Line, ...] = (
         "onnxruntime",
         ("hopper",),
         "fast",
-        BLOCKS + "8.4 ms a token on an H100, FP16 graphs 9.7; the first token takes longer: 34 ms, FP16 graphs 26",
+        BLOCKS + "8.4 ms a token on an H100, FP16 in transformers 41, as graphs 9.7, of which it cannot be told apart; "
+        "the first token takes longer: 34 ms, FP16 graphs 26",
     ),
     Line(
         "w4a16",
         "onnxruntime",
         ("turing", "ampere", "ada", "blackwell"),
         "unmeasured",
-        BLOCKS + "faster than FP16 on an H100, not timed here",
+        BLOCKS + "not timed; on an H100 faster than FP16 in transformers, not shown to be so of FP16 graphs",
     ),
     Line("w4a16", "tensorrt-rtx", ("ampere", "ada", "blackwell"), "unmeasured", RTX_BLOCKS),
     Line("w4a16", "tensorrt-rtx", ("turing", "hopper"), "refused", RTX_HOPPER),

@@ -207,18 +207,20 @@ def test_the_largest_token_is_named_with_its_own_item(run):
 def test_the_caption_counts_the_machines_of_a_run_that_went_on_elsewhere(run):
     plan_of, lines, data = run
 
-    def on(line: Line, boot: str) -> Line:
+    def on(line: Line, boot: str | None) -> Line:
         moved = isinstance(line, Ended) and line.model_copy(
             update={"conditions": line.conditions.model_copy(update={"boot": boot})}
         )
         return moved or line
 
-    def caption(boots: tuple[str, str]) -> str:
+    def caption(boots: tuple[str | None, str | None]) -> str:
         moved = {name: [on(line, boots[line.block >= 3]) for line in found] for name, found in lines.items()}
         return findings.caption(report.build(plan_of, moved, data))
 
     assert "2 machines, or starts of one" in caption(("aaaa", "bbbb"))
     assert "machines" not in caption(("aaaa", "aaaa"))
+    assert "machines" not in caption((None, None))
+    assert "how many machines is not known" in caption((None, "aaaa"))
 
 
 def test_work_that_is_the_same_tells_of_a_clock_that_is_not(run, made):
