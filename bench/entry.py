@@ -192,8 +192,8 @@ def _fidelity(held: Sequence[Held], items: Sequence[ItemResult]) -> dict[str, An
 
 
 def limits(name: str, entry: Mapping[str, Any], clean: Lines, possible: Mapping[str, Any] | None) -> dict[str, Any]:
-    """By case and stage: seconds measured (decode: one step, as in TPOT), at best, the share of the best that is reached, and the
-    most that can be gained on the baseline. Nothing where the best was not counted."""
+    """By case and stage: seconds measured (decode: one step, as in TPOT), at best, the share of the best that is
+    reached, and the most that can be gained on the baseline. Nothing where the best was not counted."""
     found: dict[str, Any] = {}
     for case, limit in (possible or {}).items():
         own = [line for line in timed(clean) if line.case == case]
