@@ -81,20 +81,20 @@ def stages(report: Report, case: str) -> dict[str, Any] | None:
     """Where the time of one request goes: a bar a variant, a part a stage, widths in percent of the longest. None where
     nothing was measured undisturbed."""
     shown = {
-        name: (place, entry["stages"][case])
-        for place, (name, entry) in enumerate(report["variants"].items())
+        name: entry["stages"][case]
+        for name, entry in report["variants"].items()
         if case in entry["stages"] and not entry["only_disturbed"]
     }
     if not shown:
         return None
-    longest = max(sum(max(0.0, value) for value in found.values()) for _, found in shown.values())
+    longest = max(sum(max(0.0, value) for value in found.values()) for found in shown.values())
     rows = []
-    for name, (place, found) in shown.items():
+    for name, found in shown.items():
         parts = []
         for stage in timing.STAGES:
             width = round(100 * max(0.0, found[stage]) / longest, 2)
             parts.append({"stage": stage, "width": width, "text": number(1e3 * found[stage]), "fits": width > FITS})
-        rows.append({"name": name, "place": place, "parts": parts, "total": number(1e3 * sum(found.values()))})
+        rows.append({"name": name, "parts": parts, "total": number(1e3 * sum(found.values()))})
     return {"rows": rows, "stages": timing.STAGES}
 
 
@@ -115,7 +115,7 @@ def unbound(report: Report, case: str) -> str | None:
 def roofline(report: Report, case: str) -> list[dict[str, Any]]:
     """How much of what the machine allows is reached: a group a variant, a bar a stage, widths in percent."""
     groups = []
-    for place, (name, entry) in enumerate(report["variants"].items()):
+    for name, entry in report["variants"].items():
         if case not in entry["limits"]:
             continue
         bars = [
@@ -130,7 +130,7 @@ def roofline(report: Report, case: str) -> list[dict[str, Any]]:
             for stage, found in entry["limits"][case].items()
         ]
         possible = entry["limits"][case]["request"]["possible"] if name != report["baseline"] else None
-        groups.append({"name": name, "place": place, "bars": bars, "possible": possible})
+        groups.append({"name": name, "bars": bars, "possible": possible})
     return groups
 
 

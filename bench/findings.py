@@ -40,7 +40,7 @@ def headline(report: Report) -> tuple[str, str]:
     candidate, baseline, judgement = report["candidate"], report["baseline"], report["judgement"]
     if candidate == baseline:
         forms = [name for name in report["variants"] if name not in (baseline, NULL)]
-        beside = f"{_listed(forms)} beside {baseline}" if forms else f"Only {baseline} was measured"
+        beside = f"{', '.join(forms)} beside {baseline}" if forms else f"Only {baseline} was measured"
         return "", f"{beside}: no other folder was given, so nothing passes or fails."
     if judgement is None:
         return "", f"{candidate} beside {baseline}. No gate is set, so nothing passes or fails."
@@ -155,23 +155,20 @@ def caption(report: Report) -> str:
 def reading(report: Report) -> list[str]:
     """How the tables are to be read."""
     scored = "score" in report["variants"][report["baseline"]]
-    said = [
+    scores = (
+        "LOWER and HIGHER: the paired interval of the score leaves out 0. NO DIFFERENCE SEEN is no proof of equality: "
+        "its interval says how large a difference could still be. INCONCLUSIVE: too few for an interval, or to decide."
+    )
+    return [
         f"Ratios of times are {report['baseline']} / variant: above 1x is faster. FASTER and SLOWER: the interval over "
         "blocks leaves out 1, the ratio is more than 2 % from 1, and the baseline against itself did not go as far. "
         "SAME: all of the interval is within 2 % of 1. AMBIGUOUS: neither.",
         "Milliseconds are of all clean blocks of a variant, a ratio of the turns in which both were clean, request by "
         "request: it is not the quotient of the two.",
+        *([scores] if scored else []),
         f"null: {report['baseline']} measured once more as if it were another variant (A/A): what is seen without any "
         "change.",
     ]
-    if scored:
-        said.insert(
-            2,
-            "LOWER and HIGHER: the paired interval of the score leaves out 0. NO DIFFERENCE SEEN is no proof of "
-            "equality: its interval says how large a difference could still be. INCONCLUSIVE: too few for an interval, "
-            "or to decide.",
-        )
-    return said
 
 
 def _span(counts: list[int]) -> str:

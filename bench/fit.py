@@ -62,8 +62,7 @@ def measure_fit(
             f"{variant.folder}: transformers turns the integers of a quantized checkpoint into floats, which take as "
             "much as the original's: give the original, or the artifact"
         )
-    dtype = variant.dtype or ("float32" if variant.device == "cpu" else None)
-    needed = capacity.needs(variant.folder, dtype, variant.engine)
+    needed = capacity.needs(variant.folder, variant.loaded_dtype, variant.engine)
     processor = load_processor(variant.folder)
     one = encode(processor, requests(CASES[case], [record], processor.tokenizer, ""))
     tokens, patches = len(one.input_ids[0]) + CASES[case].answer_tokens, math.prod(one.grids[0][0])

@@ -54,7 +54,7 @@ def measure_limits(
     kinds = [kind for found in by_case.values() for kind in roofline.kinds(found)]
     rates = machine_rates.measure_rates(chosen[0].device, kinds, threads)
     found = {name: roofline.limits(counted, works[name], rates) for name, counted in by_case.items()}
-    needed = {each.name: capacity.needs(each.folder, _dtype(each), each.engine) for each in chosen}
+    needed = {each.name: capacity.needs(each.folder, each.loaded_dtype, each.engine) for each in chosen}
     for name, limit in found.items():
         context = works[name].prompt_tokens + works[name].answer_tokens
         for variant, entry in limit["variants"].items():
@@ -74,8 +74,4 @@ def lines(found: Mapping[str, Any]) -> list[str]:
 
 
 def _count(variant: Variant, asked: work.Work) -> dict[str, Any]:
-    return dict(counts.count(variant.folder, asked, _dtype(variant), variant.engine))
-
-
-def _dtype(variant: Variant) -> str | None:
-    return variant.dtype or ("float32" if variant.device == "cpu" else None)
+    return dict(counts.count(variant.folder, asked, variant.loaded_dtype, variant.engine))

@@ -32,6 +32,11 @@ class Variant:
     dtype: Dtype | None = None  # None: FP32 on a CPU and the stored type on CUDA; graphs have their own
     timed: bool = True
 
+    @property
+    def loaded_dtype(self) -> str | None:
+        """What a checkpoint's weights are loaded in; None: as stored."""
+        return self.dtype or ("float32" if self.device == "cpu" else None)
+
     @classmethod
     def of(cls, name: str, folder: Path, device: Device = "cpu") -> "Variant":
         """What is in `folder`. Raises InputError where that is neither a checkpoint nor a graph set."""

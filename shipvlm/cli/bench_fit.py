@@ -10,6 +10,7 @@ import typer
 from shipvlm.cli.bench import Data, group, shown
 from shipvlm.cli.common import AsJson, check_model, print_json, quiet_libraries
 from shipvlm.errors import InputError, SetupError
+from shipvlm.runtime.model import Device
 
 UNITS = {"MB": 10**6, "GB": 10**9, "MiB": 2**20, "GiB": 2**30}
 
@@ -17,7 +18,7 @@ UNITS = {"MB": 10**6, "GB": 10**9, "MiB": 2**20, "GiB": 2**30}
 @group.command()
 def fit(
     folder: Annotated[Path, typer.Argument(help="A checkpoint or an artifact.")],
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    device: Annotated[Device, typer.Option(help="Where it is tried.")] = "cpu",
     memory: Annotated[
         str | None, typer.Option(help="Into how much: 24GB, 16GiB, or a card such as l4; else what is free on the GPU.")
     ] = None,
@@ -34,8 +35,6 @@ def fit(
 
     Sizes double until one does not fit, then the middle is tried; what is reported was tried in a process of its own.
     """
-    if device not in ("cpu", "cuda"):
-        raise InputError(f"--device {device}: cpu or cuda")
     check_model(folder)
     quiet_libraries()
     from bench.fit import markdown, measure_fit
@@ -50,7 +49,7 @@ def fit(
     try:
         with screen.shown() as (_, say):
             for part in measure_fit(
-                Variant.of(folder.resolve().name, folder, device),  # type: ignore[arg-type]
+                Variant.of(folder.resolve().name, folder, device),
                 load_records(data)[0],
                 memory=size,
                 case=case,
@@ -66,7 +65,7 @@ def fit(
             print(markdown(found), end="")
 
 
-def _bytes(memory: str | None, device: str) -> int:
+def _bytes(memory: str | None, device: Device) -> int:
     """How much memory is meant. Raises `InputError` where that is not said, or more than is free here."""
     from bench.capacity import CARDS
 
@@ -84,7 +83,7 @@ def _bytes(memory: str | None, device: str) -> int:
     return asked
 
 
-def _free(device: str) -> int:
+def _free(device: Device) -> int:
     """Bytes that nobody uses. Raises `SetupError` where that is not known."""
     from bench.nvml import device as gpu
     from shipvlm.memory import available_memory

@@ -330,7 +330,7 @@ def test_on_a_gpu_the_engine_ends_without_memory_or_within_it(request, name):
         (["--memory", "24"], "give a size such as 24GB or 16GiB, or one of t4"),
         (["--memory", "9000GB"], r"more than the .* GB that are free here cannot be tried"),
         (["--memory", "0GB"], "give a size such as 24GB"),
-        (["--device", "tpu"], "--device tpu: cpu or cuda"),
+        (["--device", "tpu"], "'tpu' is not one of 'cpu', 'cuda'"),
         (["--memory", "1GB", "--case", "video"], "give one of vqa-small"),
     ],
 )
