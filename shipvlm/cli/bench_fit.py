@@ -3,15 +3,15 @@
 import re
 import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from shipvlm.cli.bench import Data, group, shown
 from shipvlm.cli.common import AsJson, check_model, print_json, quiet_libraries
 from shipvlm.errors import InputError, SetupError
-from shipvlm.runtime.model import Device
 
+Device = Literal["cpu", "cuda"]  # shipvlm.runtime.model has it too, and loads numpy
 UNITS = {"MB": 10**6, "GB": 10**9, "MiB": 2**20, "GiB": 2**30}
 
 
