@@ -5,6 +5,7 @@ import os
 import platform
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import file_digest, sha256
 from importlib.metadata import distributions, version
 from pathlib import Path
@@ -21,6 +22,7 @@ from shipvlm.folder import GRAPHS, weight_files
 LIBRARIES = ("torch", "transformers", "compressed-tensors", "safetensors", "tokenizers", "pillow", "numpy", "scipy")
 RUNTIMES = ("onnxruntime", "onnxruntime-gpu")
 BESIDE = ("bitsandbytes", "triton")
+READERS = 4  # files that are read at once
 # Everything that decides what a checkpoint answers, beside its weights.
 BEHAVIOUR_FILES = (
     "config.json",
@@ -49,12 +51,17 @@ def model_files(folder: Path) -> list[Path]:
 
 def model_digest(folder: Path) -> str:
     """SHA-256 over the model's own files and those that decide how it answers."""
-    whole = sha256()
-    for path in [*model_files(folder), *(folder / name for name in BEHAVIOUR_FILES)]:
-        if path.is_file():
-            with path.open("rb") as file:
-                whole.update(f"{path.name}\0{file_digest(file, 'sha256').hexdigest()}\n".encode())
-    return whole.hexdigest()
+    paths = [*model_files(folder), *(folder / name for name in BEHAVIOUR_FILES)]
+    paths = [path for path in paths if path.is_file()]
+    with ThreadPoolExecutor(READERS) as pool:
+        digests = pool.map(_file_digest, paths)
+        lines = [f"{path.name}\0{digest}\n" for path, digest in zip(paths, digests, strict=True)]
+    return sha256("".join(lines).encode()).hexdigest()
+
+
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return file_digest(file, "sha256").hexdigest()
 
 
 def describe_data(records: Sequence[Record]) -> dict[str, Any]:

@@ -6,16 +6,18 @@ does not fit. What an engine takes depends on what it ran before, so that only s
 reported was tried in a process of its own. From there on up or down, and then HALVINGS times the middle between the
 largest that fitted and the smallest that did not.
 
+An engine that has room takes more than it needs. So of a GPU all but the memory that is meant is taken first: the
+engine meets the end of it, as on a card of that size.
+
 No size is told that was not seen. Larger ones may fit all the same: ONNX Runtime's arena grows by powers of two, so
-what it takes jumps, and may fall where more is asked. And an engine that has room takes more than it needs: on a
-smaller card, of which the memory here is a part, more may fit than is said.
+what it takes jumps, and may fall where more is asked.
 """
 
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from bench import capacity, process
+from bench import capacity, process, smaller_card
 from bench.environment import describe_weights, machine, model_digest, stack
 from bench.fit_tries import FitJob, Tried, Try
 from bench.job import Packed
@@ -50,10 +52,12 @@ def measure_fit(
     `context`: one request, of `most_tokens` or as many as the model reads at most; `batch`: requests of the case's
     length, up to MOST_ROWS. Of each `fits` and `fails`: the largest that fitted and the smallest that did not, as
     bench.fit_tries.Tried (null where there is none); and `limit`, what it ends at: `memory`, the `model`'s longest row,
-    or what was `tried`. `calculated`: bench.capacity of the same, for a checkpoint on CUDA, else null. And what was
-    measured on what. Gives the result twice: with `batch` null, and whole. `say` is told each try.
+    or what was `tried`. `taken`: bytes of the GPU that were kept from the engine. `calculated`: bench.capacity of the
+    same, for a checkpoint on CUDA, else null. And what was measured on what. Gives the result twice: with `batch` null,
+    and whole. `say` is told each try.
+
     Raises InputError for an unknown case and one with a batch, a checkpoint whose integers are only simulated, and
-    lengths that the model does not read; and what the engine's process raised.
+    lengths that the model does not read; as smaller_card.only; and what the engine's process raised.
     """
     if case not in ONE_AT_A_TIME:
         raise InputError(f"case {case!r}: give one of {', '.join(ONE_AT_A_TIME)}")
@@ -103,6 +107,7 @@ def measure_fit(
         "digest": model_digest(variant.folder),
         "weights": describe_weights(variant.folder),
         "memory": memory,
+        "taken": 0,
         "case": CASES[case].model_dump(),
         "tokens": tokens,
         "patches": patches,
@@ -115,9 +120,11 @@ def measure_fit(
         "libraries": stack(),
     }
     end = "model" if most == needed.max_length else "tried"
-    found["context"] = largest(tries, lambda n: Try(rows=1, tokens=n), tokens, most, end)
-    yield found
-    yield found | {"batch": largest(tries, lambda n: Try(rows=n, tokens=tokens), 1, MOST_ROWS, "tried")}
+    with smaller_card.only(memory, variant.device) as taken:
+        found["taken"] = taken
+        found["context"] = largest(tries, lambda n: Try(rows=1, tokens=n), tokens, most, end)
+        yield found
+        yield found | {"batch": largest(tries, lambda n: Try(rows=n, tokens=tokens), 1, MOST_ROWS, "tried")}
 
 
 def largest(tries: Tries, make: Callable[[int], Try], least: int, most: int, end: str) -> dict[str, Any]:

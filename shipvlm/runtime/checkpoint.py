@@ -81,6 +81,8 @@ class Checkpoint:
             visual_pos_masks=images,
             deepstack_visual_embeds=list(features.deepstack) or None,
         ).last_hidden_state
+        for layer in cache.layers:  # compiled code leaves them transposed, and would be compiled anew for decoding so
+            layer.keys, layer.values = layer.keys.contiguous(), layer.values.contiguous()
         places = [[len(row) - 1] for row in batch.input_ids] if wanted is None else wanted
         rows = [row for row, chosen in enumerate(places) for _ in chosen]
         columns = [int(pads[row]) + place for row, chosen in enumerate(places) for place in chosen]

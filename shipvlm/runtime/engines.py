@@ -18,10 +18,12 @@ from shipvlm.runtime.model import Engine
 KEPT = ["model.visual", "lm_head"]  # by transformers' rule: names that begin so
 
 # Picture features are put where a mask says, and pictures are cut where their lengths say: without the first two torch
-# leaves such a function uncompiled and says nothing. So it does past its limit of forms, without the others.
+# leaves such a function uncompiled and says nothing. So it does past its limit of forms, without the last two. Numbers
+# such as an epsilon never change: as inputs they would make torch read each form twice.
 COMPILING = {
     "capture_dynamic_output_shape_ops": True,
     "capture_scalar_outputs": True,
+    "specialize_float": True,
     "recompile_limit": 64,
     "fail_on_recompile_limit_hit": True,
 }

@@ -5,6 +5,7 @@ import math
 import re
 import resource
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -15,7 +16,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench import fit, fit_tries
+from bench import fit, fit_tries, smaller_card
 from bench.fit import MOST_ROWS, doubled, largest, markdown
 from bench.fit_tries import FitJob, Tried, Try, batch_of, lacks_memory, measure
 from bench.job import Packed
@@ -282,7 +283,9 @@ def test_all_may_fit_and_nothing_may(monkeypatch, graphs):
 
 def test_of_a_checkpoint_on_a_gpu_the_calculation_stands_beside(monkeypatch, tiny_checkpoint):
     said(monkeypatch, 2000)
+    monkeypatch.setattr(fit.smaller_card, "only", lambda memory, device: nullcontext(memory // 2))
     found = measure_fit(Variant.of("v", tiny_checkpoint, "cuda"), records(1)[0], memory=2 * 10**9)
+    assert found["taken"] == 10**9
     assert found["calculated"]["memory"] == 2 * 10**9
     assert found["calculated"]["context"] == found["tokens"]
     assert f"Calculated: {found['calculated']['largest_context']:,} tokens; " in markdown(found)
@@ -316,9 +319,11 @@ def test_a_process_that_gets_too_little_says_so_and_one_that_gets_enough_fits(gr
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", ["tiny_checkpoint", "graphs"])
-def test_on_a_gpu_the_engine_ends_without_memory_or_within_it(request, name):
-    asked = job(request.getfixturevalue(name), (1, 100), (2, 200), (2**20, 500)).model_copy(update={"device": "cuda"})
-    found = [Tried.model_validate_json(line) for line in fit.process.lines("bench.fit_worker", asked, "fit of v")]
+def test_on_a_gpu_an_engine_meets_the_end_of_a_smaller_card(request, name):
+    """2.5 GiB are enough to start with, and not for 1,024 pictures (1.6 GB) and their 2 M tokens."""
+    asked = job(request.getfixturevalue(name), (1, 100), (2, 200), (1024, 2000)).model_copy(update={"device": "cuda"})
+    with smaller_card.only(5 * 2**29, "cuda"):
+        found = [Tried.model_validate_json(line) for line in fit.process.lines("bench.fit_worker", asked, "fit of v")]
     assert [each.fits for each in found] == [True, True, False]
     assert found[-1].reason
 

@@ -4,6 +4,7 @@ from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from shipvlm.runtime import clock, engines
 from shipvlm.runtime.checkpoint import Checkpoint, load
 from shipvlm.runtime.clock import CudaClock, HostClock
 from shipvlm.runtime.generate import generate
+from shipvlm.runtime.inputs import encode
 from shipvlm.runtime.model import Engine, open_model
 from shipvlm.runtime.probe import forced_batch
 from shipvlm.runtime.sampling import Sampling
@@ -70,9 +72,10 @@ def test_compiling_does_not_change_what_is_computed(
     """Several pictures of several sizes and one alone: every form is captured whole. What was captured is run as it is:
     generating code for it takes minutes."""
     real = torch.nn.Module.compile
-    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **how: real(self, backend="eager", **how))
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **how: real(self, backend="aot_eager", **how))
     before = {name: getattr(torch._dynamo.config, name) for name in engines.COMPILING}
     torch._dynamo.utils.counters.clear()
+    torch._dynamo.utils.clear_compilation_metrics()
     try:
         model = open_model(tiny_checkpoint, engine="compile")
         for requests in (REQUESTS[:1], REQUESTS[2:4]):
@@ -80,10 +83,35 @@ def test_compiling_does_not_change_what_is_computed(
             found = generate(model, requests, settings, batch_size=len(requests))
             assert found == generate(plain, requests, settings, batch_size=len(requests))
         assert torch._dynamo.utils.counters["frames"]["ok"] >= 3
+        again = [form.restart_reasons for form in torch._dynamo.utils.get_compilation_metrics()]
+        assert "TensorifyScalar" not in str(again)  # every form would be read twice
     finally:
         for name, value in before.items():
             setattr(torch._dynamo.config, name, value)
         torch._dynamo.reset()
+
+
+def test_decoding_finds_the_cache_as_it_will_leave_it(plain: Checkpoint) -> None:
+    """Or its first step would be compiled for itself: Inductor leaves keys and values transposed in memory."""
+    batch = encode(plain.processor, REQUESTS[2:4])
+    features = plain.vision(batch)
+    wanted, _ = plain.prefill(batch, features, 2)
+    text = plain.model.model.language_model
+
+    def transposed(module: object, given: object, found: Any) -> None:
+        for layer in found.past_key_values.layers:
+            layer.keys, layer.values = (
+                states.transpose(1, 2).contiguous().transpose(1, 2) for states in (layer.keys, layer.values)
+            )
+            assert not layer.keys.is_contiguous()
+
+    hook = text.register_forward_hook(transposed)
+    try:
+        found, decoding = plain.prefill(batch, features, 2)
+    finally:
+        hook.remove()
+    np.testing.assert_array_equal(found, wanted)
+    assert all(layer.keys.is_contiguous() and layer.values.is_contiguous() for layer in decoding._cache.layers)
 
 
 def test_an_engine_that_is_not_installed_is_a_setup_error(
