@@ -1,14 +1,16 @@
 """Leaves as little of a GPU as a smaller card has, so that an engine meets the end of that."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 
 from bench import nvml
+from bench.process import ENVIRONMENT
 from shipvlm.errors import SetupError
 
-CONTEXT = 2**30  # bytes: more than CUDA takes of a GPU to hold anything of it (0.5 GB on an H100)
+CONTEXT = 2**30  # bytes: more than CUDA takes of a GPU for a process that holds memory and runs nothing
 
 
 @contextmanager
@@ -22,6 +24,7 @@ def only(memory: int, device: str) -> Iterator[int]:
     if free is None or memory > free - CONTEXT:
         yield 0
         return
+    os.environ |= ENVIRONMENT  # the GPU that is first here is to be the engine's
     if not torch.cuda.is_available():
         raise SetupError("less of the GPU than is free cannot be tried without a CUDA build of torch; install one")
     left, _ = torch.cuda.mem_get_info()

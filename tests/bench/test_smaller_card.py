@@ -1,5 +1,6 @@
 """What is taken of a GPU so that an engine finds less: with a driver and an allocator made up, and with real ones."""
 
+import os
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,9 +18,11 @@ GIB = 2**30
 def taken(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """A GPU of which 24 GiB are free, and half a GiB less once this process uses it; the sizes that are taken of it."""
     sizes: list[int] = []
+    monkeypatch.setenv("CUDA_DEVICE_ORDER", "FASTEST_FIRST")
 
     def empty(size: int, **how: Any) -> SimpleNamespace:
         assert how == {"dtype": torch.uint8, "device": "cuda"}
+        assert os.environ["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"  # or another GPU than the engine's may be taken
         sizes.append(size)
         return SimpleNamespace(nbytes=size)
 
