@@ -76,10 +76,7 @@ def measure_fit(
     if not tokens <= most <= needed.max_length:
         raise InputError(f"{most} tokens: give from {tokens}, of case {case}, to {needed.max_length}, the model's most")
     job = FitJob(
-        folder=variant.folder.resolve(),
-        engine=variant.engine,
-        device=variant.device,
-        dtype=variant.dtype,
+        **variant.opening,
         memory=memory,
         case=CASES[case],
         record=Packed(**dict(record)),
@@ -99,30 +96,28 @@ def measure_fit(
     room = None
     if needed.activations and variant.device == "cuda":
         room = capacity.capacity(needed, memory, context=tokens, patches=patches)
-    found = {
-        "schema_version": 1,
-        "variant": variant.name,
-        "engine": variant.engine,
-        "device": variant.device,
-        "digest": model_digest(variant.folder),
-        "weights": describe_weights(variant.folder),
-        "memory": memory,
-        "taken": 0,
-        "case": CASES[case].model_dump(),
-        "tokens": tokens,
-        "patches": patches,
-        "max_length": needed.max_length,
-        "context": None,
-        "batch": None,
-        "calculated": room,
-        "command": command,
-        "machine": machine(),
-        "libraries": stack(),
-    }
     end = "model" if most == needed.max_length else "tried"
     with smaller_card.only(memory, variant.device) as taken:
-        found["taken"] = taken
-        found["context"] = largest(tries, lambda n: Try(rows=1, tokens=n), tokens, most, end)
+        found = {
+            "schema_version": 1,
+            "variant": variant.name,
+            "engine": variant.engine,
+            "device": variant.device,
+            "digest": model_digest(variant.folder),
+            "weights": describe_weights(variant.folder),
+            "memory": memory,
+            "taken": taken,
+            "case": CASES[case].model_dump(),
+            "tokens": tokens,
+            "patches": patches,
+            "max_length": needed.max_length,
+            "context": largest(tries, lambda n: Try(rows=1, tokens=n), tokens, most, end),
+            "batch": None,
+            "calculated": room,
+            "command": command,
+            "machine": machine(),
+            "libraries": stack(),
+        }
         yield found
         yield found | {"batch": largest(tries, lambda n: Try(rows=n, tokens=tokens), 1, MOST_ROWS, "tried")}
 

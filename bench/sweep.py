@@ -81,10 +81,7 @@ def measure_sweep(
     job = SweepJob(
         name=run_key(str(where), str(used), digest, case),
         process=0,
-        folder=variant.folder.resolve(),
-        engine=variant.engine,
-        device=variant.device,
-        dtype=variant.dtype,
+        **variant.opening,
         threads=threads,
         case=CASES[case],
         levels=tuple(levels),

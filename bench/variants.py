@@ -37,6 +37,11 @@ class Variant:
         """What a checkpoint's weights are loaded in; None: as stored."""
         return self.dtype or ("float32" if self.device == "cpu" else None)
 
+    @property
+    def opening(self) -> dict[str, Any]:
+        """What the job of a fresh process says of the model that it opens."""
+        return {"folder": self.folder.resolve(), "engine": self.engine, "device": self.device, "dtype": self.dtype}
+
     @classmethod
     def of(cls, name: str, folder: Path, device: Device = "cpu") -> "Variant":
         """What is in `folder`. Raises InputError where that is neither a checkpoint nor a graph set."""

@@ -1,4 +1,4 @@
-"""What several test files share: a tiny random checkpoint of the genuine class."""
+"""What several test files share: a tiny random checkpoint of the genuine class, and its graphs."""
 
 import json
 import os
@@ -57,6 +57,16 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     _write_tokenizer(folder)
     _write_processor(folder)
     _write_model(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_graphs(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The FP32 graph set of `tiny_checkpoint`. Not to be changed: it is shared."""
+    from convert.export import export_graphs  # here: most tests need no onnx
+
+    folder = tmp_path_factory.mktemp("graphs") / "fp32"
+    export_graphs(tiny_checkpoint, folder, "fp32")
     return folder
 
 

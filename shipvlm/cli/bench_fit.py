@@ -3,22 +3,22 @@
 import re
 import shlex
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from shipvlm.cli.bench import Data, group, shown
 from shipvlm.cli.common import AsJson, check_model, print_json, quiet_libraries
 from shipvlm.errors import InputError, SetupError
+from shipvlm.recipe import RunsOn
 
-Device = Literal["cpu", "cuda"]  # shipvlm.runtime.model has it too, and loads numpy
 UNITS = {"MB": 10**6, "GB": 10**9, "MiB": 2**20, "GiB": 2**30}
 
 
 @group.command()
 def fit(
     folder: Annotated[Path, typer.Argument(help="A checkpoint or an artifact.")],
-    device: Annotated[Device, typer.Option(help="Where it is tried.")] = "cpu",
+    device: Annotated[RunsOn, typer.Option(help="Where it is tried.")] = "cpu",
     memory: Annotated[
         str | None, typer.Option(help="Into how much: 24GB, 16GiB, or a card such as l4; else what is free on the GPU.")
     ] = None,
@@ -65,7 +65,7 @@ def fit(
             print(markdown(found), end="")
 
 
-def _bytes(memory: str | None, device: Device) -> int:
+def _bytes(memory: str | None, device: RunsOn) -> int:
     """How much memory is meant. Raises `InputError` where that is not said, or more than is free here."""
     from bench.capacity import CARDS
 
@@ -83,7 +83,7 @@ def _bytes(memory: str | None, device: Device) -> int:
     return asked
 
 
-def _free(device: Device) -> int:
+def _free(device: RunsOn) -> int:
     """Bytes that nobody uses. Raises `SetupError` where that is not known."""
     from bench.nvml import device as gpu
     from shipvlm.memory import available_memory

@@ -15,7 +15,6 @@ from bench.observations import Answered, Ended, Held, Line, Loaded, Timed, Warme
 from bench.salt import refuse_repeated
 from bench.workloads import ask, requests
 from calib_data.scoring import score
-from convert.export import export_graphs
 from shipvlm.errors import ExecutionError, InputError
 from shipvlm.runtime.checkpoint import Checkpoint, load
 from shipvlm.runtime.generate import generate
@@ -23,13 +22,6 @@ from shipvlm.runtime.inputs import encode
 from shipvlm.runtime.sampling import Sampling
 from tests.bench.made_jobs import PAIR, SMALL, job
 from tests.bench.made_records import records
-
-
-@pytest.fixture(scope="module")
-def graphs(tiny_checkpoint, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("measure") / "graphs"
-    export_graphs(tiny_checkpoint, folder, "fp32")
-    return folder
 
 
 def timing(folder, **fields) -> Job:
@@ -170,10 +162,10 @@ def test_answers_are_those_of_generate_and_graded(tiny_checkpoint, tmp_path):
         assert (line.score, line.parsed, line.similarity) == (graded.value, graded.parsed, graded.similarity)
 
 
-def test_a_variant_is_held_to_the_baselines_answers(tiny_checkpoint, graphs, tmp_path):
+def test_a_variant_is_held_to_the_baselines_answers(tiny_checkpoint, tiny_graphs, tmp_path):
     first = accuracy(tiny_checkpoint, tmp_path, baseline=True)
     answers = known(first)
-    lines = accuracy(graphs, tmp_path, engine="onnxruntime", answers=answers, batch_size=4)
+    lines = accuracy(tiny_graphs, tmp_path, engine="onnxruntime", answers=answers, batch_size=4)
     for line in of(Held, lines):
         asked = answers[line.id]
         assert len(line.kl) == len(line.same) == len(line.delta_p) == len(asked.token_ids) + asked.ended
@@ -216,11 +208,11 @@ def test_lines_survive_json(timed_lines):
         assert type(line).model_validate(json.loads(line.model_dump_json(exclude_none=True))) == line
 
 
-def test_a_folder_that_does_not_fit_its_engine_is_refused(tiny_checkpoint, graphs):
+def test_a_folder_that_does_not_fit_its_engine_is_refused(tiny_checkpoint, tiny_graphs):
     with pytest.raises(InputError, match="holds a checkpoint, which onnxruntime does not run"):
         list(measure(job(tiny_checkpoint, engine="onnxruntime")))
     with pytest.raises(InputError, match="holds graphs, which compile does not run"):
-        list(measure(job(graphs, engine="compile")))
+        list(measure(job(tiny_graphs, engine="compile")))
 
 
 @pytest.mark.parametrize(

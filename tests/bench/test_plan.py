@@ -11,7 +11,6 @@ from bench import environment, plan
 from bench.observations import Answered, Conditions, Ended, Line, Memory, Timed
 from bench.plan import Missing, missing, sample, spread
 from bench.variants import Variant, variants_of
-from convert.export import export_graphs
 from quantize.stage import run as quantize
 from shipvlm.errors import InputError
 from shipvlm.recipe import BenchSection, GateSection, QuantizeSection
@@ -23,12 +22,11 @@ MEMORY = Memory(rss=1, anon=1, file=1, peak_rss=1, peak_anon=1, peak_file=1)
 
 
 @pytest.fixture(scope="module")
-def folders(tiny_checkpoint, tmp_path_factory) -> dict[str, Path]:
+def folders(tiny_checkpoint, tiny_graphs, tmp_path_factory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("folders")
-    export_graphs(tiny_checkpoint, folder / "graphs", "fp32")
     (folder / "quantized").mkdir()
     quantize(tiny_checkpoint, QuantizeSection(scheme="w8a16"), None, folder / "quantized", lambda *_: None)
-    return {"base": tiny_checkpoint, "graphs": folder / "graphs", "quantized": folder / "quantized"}
+    return {"base": tiny_checkpoint, "graphs": tiny_graphs, "quantized": folder / "quantized"}
 
 
 @pytest.fixture(scope="module")

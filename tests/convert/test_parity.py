@@ -36,26 +36,19 @@ def check(source: Path, graphs: Path, section: ParitySection = SECTION, data: li
     return check_parity(source, graphs, data, section, ignore)
 
 
-@pytest.fixture(scope="module")
-def graphs(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("parity") / "graphs"
-    export_graphs(tiny_checkpoint, folder, "fp32")
-    return folder
-
-
 def rung(ladder: dict[str, Any], name: str) -> dict[str, Any]:
     [found] = [each for each in ladder["rungs"] if each["rung"] == name]
     return found
 
 
-def test_clean_graphs_pass(tiny_checkpoint: Path, graphs: Path) -> None:
+def test_clean_graphs_pass(tiny_checkpoint: Path, tiny_graphs: Path) -> None:
     seen = set()
 
     def progress(what: str, done: int, total: int) -> None:
         assert 0 <= done <= total
         seen.add(what)
 
-    ladder = check_parity(tiny_checkpoint, graphs, RECORDS, SECTION, progress)
+    ladder = check_parity(tiny_checkpoint, tiny_graphs, RECORDS, SECTION, progress)
     assert [each["rung"] for each in ladder["rungs"]] == [
         "vision features",
         "DeepStack level 0",
@@ -76,8 +69,8 @@ def test_clean_graphs_pass(tiny_checkpoint: Path, graphs: Path) -> None:
     assert min(rung(ladder, "DeepStack ablation")["rms_change"]) > 0.01
     assert seen == {"parity: checkpoint", "parity: graphs"}
     written = json.dumps(ladder, allow_nan=False)
-    assert str(graphs.parent) not in written
-    assert written == json.dumps(check(tiny_checkpoint, graphs))
+    assert str(tiny_graphs.parent) not in written
+    assert written == json.dumps(check(tiny_checkpoint, tiny_graphs))
 
 
 FAULTS: dict[str, tuple[str, Edit, str, str]] = {
@@ -130,9 +123,9 @@ FAULTS: dict[str, tuple[str, Edit, str, str]] = {
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_a_fault_is_found_at_its_rung(tiny_checkpoint: Path, graphs: Path, tmp_path: Path, name: str) -> None:
+def test_a_fault_is_found_at_its_rung(tiny_checkpoint: Path, tiny_graphs: Path, tmp_path: Path, name: str) -> None:
     graph, edit, first, hint = FAULTS[name]
-    wrong = broken_copy(graphs, tmp_path / "wrong", graph, edit)
+    wrong = broken_copy(tiny_graphs, tmp_path / "wrong", graph, edit)
     with pytest.raises(ParityError, match=hint) as caught:
         check(tiny_checkpoint, wrong)
     assert str(caught.value).startswith(f"parity breaks first at {first}: ")
@@ -153,12 +146,14 @@ def wrong_theta(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("wrong_theta")
-def test_a_wrong_rope_theta(tiny_checkpoint: Path, graphs: Path) -> None:
+def test_a_wrong_rope_theta(tiny_checkpoint: Path, tiny_graphs: Path) -> None:
     with pytest.raises(ParityError, match=r"first at prefill logits.*keys of layer 0 differ and its values do not"):
-        check(tiny_checkpoint, graphs)
+        check(tiny_checkpoint, tiny_graphs)
 
 
-def test_wrong_positions_after_the_prompt(tiny_checkpoint: Path, graphs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_positions_after_the_prompt(
+    tiny_checkpoint: Path, tiny_graphs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     right = decoder.mrope_positions
 
     def later(*given: Any) -> tuple[np.ndarray, int]:
@@ -167,11 +162,11 @@ def test_wrong_positions_after_the_prompt(tiny_checkpoint: Path, graphs: Path, m
 
     monkeypatch.setattr(decoder, "mrope_positions", later)
     with pytest.raises(ParityError, match=r"first at decode logits.*look at the positions after them"):
-        check(tiny_checkpoint, graphs)
+        check(tiny_checkpoint, tiny_graphs)
 
 
 def test_features_at_the_wrong_place_where_there_are_two_pictures(
-    tiny_checkpoint: Path, graphs: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_checkpoint: Path, tiny_graphs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     right = decoder.image_index
 
@@ -182,13 +177,13 @@ def test_features_at_the_wrong_place_where_there_are_two_pictures(
 
     monkeypatch.setattr(decoder, "image_index", backwards)
     with pytest.raises(ParityError, match=r"first at prefill logits.*where picture features are put") as caught:
-        check(tiny_checkpoint, graphs)
+        check(tiny_checkpoint, tiny_graphs)
     assert rung(caught.value.ladder, "prefill logits")["worst"] in ("two pictures", "batch of unequal lengths")
     assert rung(caught.value.ladder, "greedy tokens")["answers"] == 7
 
 
 def test_answers_that_differ_though_the_logits_hold(
-    tiny_checkpoint: Path, graphs: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_checkpoint: Path, tiny_graphs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def shorter(model: Any, requests: Any, settings: Any, batch_size: int) -> Any:
         return right(model, requests, replace(settings, max_new_tokens=2), batch_size)
@@ -196,7 +191,7 @@ def test_answers_that_differ_though_the_logits_hold(
     right = engines.generate
     monkeypatch.setattr(engines, "generate", shorter)
     with pytest.raises(ParityError, match=r"first at greedy tokens: 0 of 7 answers are equal.*from token 2 on"):
-        check(tiny_checkpoint, graphs)
+        check(tiny_checkpoint, tiny_graphs)
 
 
 def test_features_that_change_nothing_are_not_wired(tiny_checkpoint: Path, tmp_path: Path) -> None:
@@ -213,22 +208,22 @@ def test_features_that_change_nothing_are_not_wired(tiny_checkpoint: Path, tmp_p
     assert [each["rung"] for each in caught.value.ladder["rungs"] if not each["passed"]] == ["DeepStack ablation"]
 
 
-def test_limits_are_those_of_the_recipe(tiny_checkpoint: Path, graphs: Path, tmp_path: Path) -> None:
-    wrong = broken_copy(graphs, tmp_path / "wrong", "vision", scale_output("image_features", 1.01))
+def test_limits_are_those_of_the_recipe(tiny_checkpoint: Path, tiny_graphs: Path, tmp_path: Path) -> None:
+    wrong = broken_copy(tiny_graphs, tmp_path / "wrong", "vision", scale_output("image_features", 1.01))
     with pytest.raises(ParityError):
         check(tiny_checkpoint, wrong, SECTION.model_copy(update={"cosine_min": 0.99999}))
     loose = check(tiny_checkpoint, wrong, SECTION.model_copy(update={"cosine_min": 0.99}))
     assert loose["passed"]
 
 
-def test_graphs_of_another_checkpoint_are_refused(tiny_checkpoint: Path, graphs: Path, tmp_path: Path) -> None:
+def test_graphs_of_another_checkpoint_are_refused(tiny_checkpoint: Path, tiny_graphs: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
-    shutil.copytree(graphs, other)
+    shutil.copytree(tiny_graphs, other)
     (other / "config.json").write_text((other / "config.json").read_text() + "\n")
     with pytest.raises(InputError, match=r"config\.json is not that of"):
         check(tiny_checkpoint, other)
 
 
-def test_no_records_are_refused(tiny_checkpoint: Path, graphs: Path) -> None:
+def test_no_records_are_refused(tiny_checkpoint: Path, tiny_graphs: Path) -> None:
     with pytest.raises(InputError, match="at least one record"):
-        check(tiny_checkpoint, graphs, data=[])
+        check(tiny_checkpoint, tiny_graphs, data=[])

@@ -1,4 +1,4 @@
-"""Pictures for the command line: one file, and a data set; the tiny checkpoint as a graph set."""
+"""Pictures for the command line: one file, and a data set."""
 
 import json
 from pathlib import Path
@@ -27,14 +27,4 @@ def pictures(tmp_path: Path) -> Path:
         Image.fromarray(small).resize((160, 120), Image.Resampling.BICUBIC).save(folder / f"{number}.png")
         rows.append({"image": f"{number}.png", "question": "what is it", "answers": ["noise"]})
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return folder
-
-
-@pytest.fixture(scope="session")
-def tiny_graphs(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The FP32 graph set of `tiny_checkpoint`. Not to be changed: it is shared."""
-    from convert.export import export_graphs  # here: most tests of this folder need no onnx
-
-    folder = tmp_path_factory.mktemp("graphs") / "fp32"
-    export_graphs(tiny_checkpoint, folder, "fp32")
     return folder
