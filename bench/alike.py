@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench import entry
-from bench.observations import Answered, Line, Phase
+from bench.observations import Answered, Ended, Line, Phase
 from bench.plan import Missing, Plan
 from bench.variants import NULL
 from shipvlm.errors import InputError
@@ -94,7 +94,16 @@ def differs(left: Side, right: Side) -> list[str]:
     for field in ("digest", "engine", "device", "dtype"):
         if getattr(ours, field) != getattr(others, field):
             found.append(f"baseline: another {field}")
+    boots = _boots(left) | _boots(right)
+    if left.baseline != right.baseline and (len(boots) > 1 or None in boots):  # variants of one run share its baseline
+        found.append("machine: not known to be one, or not since its last start")
     return found
+
+
+def _boots(side: Side) -> set[str | None]:
+    """Where the times were measured: machines of one name may differ, so a name is not enough."""
+    lines = [*side.lines, *side.baseline]
+    return {line.conditions.boot for line in lines if isinstance(line, Ended) and line.phase == "timing"}
 
 
 def _said(value: Any) -> str:

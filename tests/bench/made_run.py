@@ -18,7 +18,7 @@ from tests.bench.made_records import records
 
 MB = 1_000_000
 CASE = CASES["vqa-small"]
-QUIET = Conditions(seconds=1.0, others=0.01, steal=0.0, waited=0.01, load=1.0)
+QUIET = Conditions(seconds=1.0, others=0.01, steal=0.0, waited=0.01, load=1.0, boot="aaaaaaaaaaaa")
 WRONG = "<b>blue</b> & round"
 
 
@@ -94,6 +94,7 @@ def timing_lines(
     disturbed: Sequence[int] = (),
     rss: int = 900,
     case: str = CASE.name,
+    boot: str | None = QUIET.boot,
 ) -> list[Line]:
     """All blocks of the times of one variant; those in `disturbed` were, and were not measured again."""
     rng, lines = np.random.default_rng([seed, *name.encode()]), list[Line]()
@@ -133,7 +134,8 @@ def timing_lines(
                 )
             )
         reasons = ("other processes took 40 % of the cores, at most 10 % is allowed",) if block in disturbed else ()
-        lines.append(Ended(**said, clean=not reasons, reasons=reasons, conditions=QUIET, memory=memory(rss * MB)))
+        quiet = QUIET.model_copy(update={"boot": boot})
+        lines.append(Ended(**said, clean=not reasons, reasons=reasons, conditions=quiet, memory=memory(rss * MB)))
     return lines
 
 

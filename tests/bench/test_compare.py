@@ -83,6 +83,29 @@ def test_on_two_machines_times_only_stand_beside_each_other(first, tmp_path):
     assert "- machine: cpu A processor and Another processor" in text
 
 
+def timed(folder, boot):
+    lines = {
+        name: timing_lines(name, pace, boot=boot) for name, pace in {"original": 1, "onnx": 0.1, "null": 1}.items()
+    }
+    return result(folder, lines=lines, phases=("timing",))
+
+
+@pytest.mark.parametrize("boot", ["bbbbbbbbbbbb", None])
+def test_two_machines_may_have_one_name(first, tmp_path, boot):
+    """Rented hosts say no more of themselves than their processor's family: an artifact was once called FASTER than the
+    same one on another such host."""
+    found = compare(first, timed(tmp_path / "b", boot))
+    assert found["times"][CASE.name]["e2e"]["ratio"]["word"] == "AMBIGUOUS"
+    assert "machine: not known to be one, or not since its last start" in found["differs"]
+
+
+def test_variants_of_one_run_were_measured_where_it_was(tmp_path):
+    same = timed(tmp_path / "b", None)
+    found = compare(same, same, "original", "onnx")
+    assert found["times"][CASE.name]["e2e"]["ratio"]["word"] == "FASTER"
+    assert found["differs"] == []
+
+
 def test_another_baseline_or_library_makes_times_ambiguous(first, tmp_path):
     other = plan.read(first).variants["original"].model_copy(update={"digest": "1" * 64})
     found = compare(first, result(tmp_path / "b", changed={"original": other}, libraries={"torch": "2.13.1"}))
