@@ -106,9 +106,11 @@ def fits(report: Report) -> list[Table]:
                 return f"{card['largest_batch']:,} at once; {card['largest_context']:,} tokens{model}"
 
             columns.append(Column(f"{card['card']}, {sized(card['memory'])}", room, room))
+        aside = sorted(card["reserve"] for cards in known.values() for card in cards)
+        ends = dict.fromkeys((sized(aside[0]), sized(aside[-1])))
         note = (
             f"Requests of {first[0]['context']:,} tokens with a picture of {first[0]['patches']:,} patches, and the "
-            f"tokens of the longest single one. {sized(first[0]['reserve'])} of the card are set aside."
+            f"tokens of the longest single one. {' to '.join(ends)} of a card are set aside."
         )
         if any(card["largest_batch"] is None for cards in known.values() for card in cards):
             note += " What graphs take beside their weights is not calculated: shipvlm bench fit tries what fits."

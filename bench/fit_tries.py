@@ -23,7 +23,9 @@ ON_DEVICE = (
     "failed to allocate memory for requested buffer",
     "alloc_failed",
     "device_allocation_failed",
+    "resource allocation failed",
     "cublas_status_not_initialized",
+    "the library was not initialized",
 )
 # ... and on the host (also threads, mapped files, C++, NumPy, and what shipvlm.runtime.graphs refuses before it).
 ON_HOST = (
@@ -80,9 +82,9 @@ def measure(job: FitJob) -> Iterator[Tried]:
             model = model or open_model(job.folder, device=job.device, dtype=job.dtype, engine=job.engine)
             _answer(model, batch_of(job, model.processor, each), job.case.answer_tokens)
         except Exception as error:
-            if not lacks_memory(error, job.device):
+            reason = lack_of_memory(error, job.device)
+            if not reason:
                 raise
-            reason = str(error).strip().partition("\n")[0] or type(error).__name__
         seen = watch.memory()
         if job.device == "cuda" and seen.process is None and seen.device is None:
             raise SetupError("the driver does not say how much memory of the GPU is taken, so nothing can be tried")
@@ -102,12 +104,14 @@ def _guard(device: Device) -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (available if hard < 0 else min(available, hard), hard))
 
 
-def lacks_memory(error: Exception, device: Device) -> bool:
-    """Whether `error` says that the memory of `device` ended; that of the host beside a GPU is another matter."""
-    said = str(error).lower()
-    if device == "cuda":
-        return any(words in said for words in ON_DEVICE)
-    return isinstance(error, MemoryError) or any(words in said for words in ON_HOST)
+def lack_of_memory(error: Exception, device: Device) -> str:
+    """What `error` says of the memory of `device` that ended, from the words that say so on; "" where it says nothing
+    of that. The memory of the host beside a GPU is another matter."""
+    said = str(error).strip()
+    starts = [said.lower().find(words) for words in (ON_DEVICE if device == "cuda" else ON_HOST)]
+    if found := [start for start in starts if start >= 0]:
+        return said[min(found) :].partition("\n")[0]
+    return type(error).__name__ if device == "cpu" and isinstance(error, MemoryError) else ""
 
 
 def batch_of(job: FitJob, processor: PictureProcessor, asked: Try) -> Batch:

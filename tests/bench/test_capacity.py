@@ -1,4 +1,5 @@
 import json
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from PIL import Image
 from torch.profiler import ProfilerActivity, profile
 from transformers import GenerationConfig, Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
-from bench.capacity import CARDS, GIB, Needs, activations, capacity, needs
+from bench.capacity import CARDS, GIB, Activations, Needs, activations, capacity, needs
 from convert.export import export_graphs
 from shipvlm.errors import InputError
 from shipvlm.families.qwen3_vl.parameters import parameter_shapes
@@ -21,6 +22,8 @@ from shipvlm.runtime.inputs import Batch, Request, encode
 from shipvlm.sizes import Header
 
 MODEL = Path("examples/tiny_qwen3_vl")
+# What `shipvlm bench fit` saw on a GPU, of checkpoints.
+FITS = [file for file in Path("docs/results").glob("*-fit-*.json") if json.loads(file.read_text())["calculated"]]
 LARGE = read_shape(PUBLISHED["qwen3-vl-8b"])
 WEIGHTS = sum(2 * Header(size, "BF16").values for size in parameter_shapes(LARGE).values())
 NEEDS = Needs(WEIGHTS, 147_456, 262_144, activations(LARGE, 2))
@@ -32,6 +35,12 @@ TOKEN = 2 * (3 * 12_288 + 5 * 4096 + 2 * 128)
 FEATURES = 4 * 4096 * 2 // 4
 PATCH = 1536 * 6 + 40 * 1152 + 8 * 72 + 3 * 4096 * 2 // 4
 ROW = 151_936 * 6
+
+
+def free_of(memory: int) -> int:
+    """Beside the weights, a GiB, and a fifth of the rest for what torch cannot give back."""
+    left = memory - GIB - WEIGHTS
+    return left - max(0, left) // 5
 
 
 def test_the_8b_by_hand():
@@ -54,12 +63,12 @@ def test_the_8b_in_16_bits_does_not_fit_16_gb():
 
 def test_the_8b_on_24_gb_by_hand():
     found = capacity(NEEDS, "rtx4090", context=1000, patches=1024)
-    free = CARDS["rtx4090"] - GIB - WEIGHTS
+    free = free_of(CARDS["rtx4090"])
     assert found["largest_context"] == (free - ROW - 1024 * FEATURES) // (CACHE + TOKEN)
-    assert 25_000 < found["largest_context"] < 28_000
-    assert found["largest_batch"] == free // (1000 * (CACHE + TOKEN) + 1024 * FEATURES + ROW) == 26
+    assert 20_000 < found["largest_context"] < 23_000
+    assert found["largest_batch"] == free // (1000 * (CACHE + TOKEN) + 1024 * FEATURES + ROW) == 21
     assert found["limit"] == {"largest_context": "memory", "largest_batch": "memory"}
-    assert found["free"] == free
+    assert found["free"] == free == CARDS["rtx4090"] - WEIGHTS - found["reserve"]
     assert capacity(NEEDS, "h200", context=1000)["limit"]["largest_context"] == "model"
     assert capacity(NEEDS, "h200", context=300_000)["largest_batch"] == 0
     json.dumps(found, allow_nan=False)
@@ -67,7 +76,7 @@ def test_the_8b_on_24_gb_by_hand():
 
 def test_many_patches_bound_the_batch():
     found = capacity(NEEDS, "rtx4090", context=100, patches=16_384)
-    assert found["largest_batch"] == (CARDS["rtx4090"] - GIB - WEIGHTS) // (16_384 * PATCH)
+    assert found["largest_batch"] == free_of(CARDS["rtx4090"]) // (16_384 * PATCH)
     assert capacity(NEEDS, "rtx4090", context=100, patches=200_000)["largest_context"] == 0
 
 
@@ -76,7 +85,7 @@ def test_nothing_is_said_of_graphs_whose_weights_fit():
     assert found.keys() == stored.keys()
     assert (found["largest_context"], found["largest_batch"], found["vision_a_patch"]) == (None, None, None)
     assert found["limit"] == {"largest_context": None, "largest_batch": None}
-    assert found["free"] == stored["free"] > 6 * GIB
+    assert found["free"] == CARDS["rtx4090"] - GIB - WEIGHTS > stored["free"] > 5 * GIB
     json.dumps(found, allow_nan=False)
 
 
@@ -86,15 +95,25 @@ def test_what_is_said_to_fit_fits_and_one_more_does_not(memory, context, patches
 
     def taken(rows: int, tokens: int) -> int:
         prompts = rows * (tokens * (CACHE + TOKEN) + patches * FEATURES + ROW)
-        return WEIGHTS + GIB + max(rows * patches * PATCH, prompts)
+        return max(rows * patches * PATCH, prompts)
 
     for key, size in {
         "largest_context": lambda most: taken(1, most),
         "largest_batch": lambda most: taken(most, context),
     }.items():
         most = found[key]
-        assert most == 0 or size(most) <= memory
-        assert size(most + 1) > memory or found["limit"][key] == "model" or most == NEEDS.max_length
+        assert most == 0 or size(most) <= free_of(memory)
+        assert size(most + 1) > free_of(memory) or found["limit"][key] == "model" or most == NEEDS.max_length
+
+
+@pytest.mark.parametrize("file", FITS, ids=lambda file: file.stem)
+def test_no_more_is_said_to_fit_than_was_seen_to(file):
+    tried = json.loads(file.read_text())
+    stored, context = tried["calculated"], tried["context"]
+    taken = Activations(**{each.name: stored[each.name] for each in fields(Activations)})
+    needed = Needs(stored["weights"], stored["cache_a_token"], stored["max_length"], taken)
+    found = capacity(needed, tried["memory"], context=tried["tokens"], patches=tried["patches"])
+    assert 0.8 * context["fits"]["tokens"] < found["largest_context"] < context["fails"]["tokens"]
 
 
 def test_unknown_cards_are_refused():

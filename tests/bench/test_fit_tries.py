@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from bench import fit_tries, process, smaller_card
-from bench.fit_tries import FitJob, Tried, Try, batch_of, lacks_memory, measure
+from bench.fit_tries import FitJob, Tried, Try, batch_of, lack_of_memory, measure
 from bench.job import Packed
 from bench.observations import Memory
 from bench.variants import Variant
@@ -54,8 +54,8 @@ def job(folder: Path, *tries: tuple[int, int], memory: int = PLENTY) -> FitJob:
 def test_an_allocation_that_fails_is_a_lack_of_memory(allocate):
     with pytest.raises(Exception) as caught:  # each library has its own
         allocate()
-    assert lacks_memory(caught.value, "cpu")
-    assert not lacks_memory(caught.value, "cuda")  # the host is not the GPU
+    assert lack_of_memory(caught.value, "cpu")
+    assert not lack_of_memory(caught.value, "cuda")  # the host is not the GPU
 
 
 @pytest.mark.parametrize(
@@ -65,6 +65,8 @@ def test_an_allocation_that_fails_is_a_lack_of_memory(allocate):
         ("CUDA failure 2: out of memory ; GPU=0 ; hostname=h ; expr=cudaMalloc((void**)&p, size);", "cuda"),
         ("Failed to allocate memory for requested buffer of size 1073741824", "cpu cuda"),
         ("CUBLAS failure 3: CUBLAS_STATUS_ALLOC_FAILED ; GPU=0", "cuda"),
+        ("CUBLAS failure 3: the resource allocation failed ; GPU=0 ; hostname=h ; expr=cublasCreate(&handle);", "cuda"),
+        ("CUBLAS failure 1: the library was not initialized ; GPU=0", "cuda"),
         ("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED", "cuda"),
         ("CUBLAS_STATUS_NOT_INITIALIZED when calling cublasCreate(handle)", "cuda"),
         ("Non-zero status code returned while running MatMul node. Status Message: std::bad_alloc", "cpu"),
@@ -76,7 +78,13 @@ def test_an_allocation_that_fails_is_a_lack_of_memory(allocate):
     ],
 )
 def test_other_errors_are_not_taken_for_a_lack_of_memory(text, devices):
-    assert [name for name in ("cpu", "cuda") if lacks_memory(RuntimeError(text), name)] == devices.split()
+    assert [name for name in ("cpu", "cuda") if lack_of_memory(RuntimeError(text), name)] == devices.split()
+
+
+def test_what_an_engine_says_begins_where_it_speaks_of_memory():
+    said = "/a/arena.cc:360 void* Get(size_t) Failed to allocate memory for requested buffer of size 7\nmore of it"
+    assert lack_of_memory(RuntimeError(said), "cuda") == "Failed to allocate memory for requested buffer of size 7"
+    assert lack_of_memory(MemoryError(), "cpu") == "MemoryError"
 
 
 @pytest.mark.parametrize("tokens", [100, 333])
