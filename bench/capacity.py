@@ -16,8 +16,9 @@ as `shipvlm.runtime.checkpoint` runs them, prompts without logits hold within 1 
 and 5 % too large (tests). bitsandbytes and compiled models are taken as transformers.
 
 That is what torch gives out. The free parts of its blocks it cannot give back, so a share of what is left beside the
-weights goes into the reserve (LOST). On an H100 of which as much was left as an L4 has, 9 to 20 % of what an 8B model
-in FP16 needed came on top (docs/results/qwen3-vl-8b-h100-fit-original.json).
+weights goes into the reserve (LOST). It is taken from one model and one size: of an 8B model in FP16 that had 24 GB of
+an H100, 9 to 20 % of what it needed beside the weights came on top, and RESERVE
+(docs/results/qwen3-vl-8b-h100-fit-original.json).
 
 For graphs only weights and cache are counted, the cache once: it is written in place. What ONNX Runtime takes beside
 them is not calculated. Its arena grows in powers of two. Its CUDA attention is one of three kernels, by card, type and
@@ -37,20 +38,22 @@ from shipvlm.folder import GRAPHS, check_folder, check_side_files
 from shipvlm.runtime.model import Engine
 from shipvlm.sizes import read_headers
 
-MIB, GIB = 2**20, 2**30
-# Memory in bytes, as the driver counts it.
-CARDS = {
-    "t4": 15360 * MIB,
-    "rtx3090": 24576 * MIB,
-    "rtx4090": 24564 * MIB,
-    "a10": 23028 * MIB,
-    "l4": 23034 * MIB,
-    "l40s": 46068 * MIB,
-    "a100-40": 40960 * MIB,
-    "a100-80": 81920 * MIB,
-    "h100": 81559 * MIB,
-    "h200": 143771 * MIB,
+GIB = 2**30
+# GiB that CUDA says a card has in all; the driver keeps 0.4 to 0.9 for itself. The least that public logs tell, of the
+# H100 what one told.
+_GIBS = {
+    "t4": 14.56,
+    "rtx3090": 23.56,
+    "rtx4090": 23.51,
+    "a10": 22.06,
+    "l4": 22.03,
+    "l40s": 44.34,
+    "a100-40": 39.38,
+    "a100-80": 79.14,
+    "h100": 79.18,
+    "h200": 139.72,
 }
+CARDS = {card: int(gibs * GIB) for card, gibs in _GIBS.items()}  # bytes
 RESERVE = GIB  # CUDA's context and workspaces of libraries: an allowance, not measured
 LOST = 5  # one part in as many
 SPAN = 512  # tokens of the prompt from whose count a token's share of the cache is taken

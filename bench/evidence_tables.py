@@ -93,7 +93,8 @@ def fits(report: Report) -> list[Table]:
         def token(entry: Entry, case: str = case) -> str:
             return sized(entry["capacity"][case][0]["cache_a_token"])
 
-        first, columns = next(iter(known.values())), [Column("cache a token", token, token)]
+        (name, first), *_ = known.items()
+        columns = [Column("cache a token", token, token)]
         for place, card in enumerate(first):
 
             def room(entry: Entry, case: str = case, place: int = place) -> str:
@@ -106,11 +107,10 @@ def fits(report: Report) -> list[Table]:
                 return f"{card['largest_batch']:,} at once; {card['largest_context']:,} tokens{model}"
 
             columns.append(Column(f"{card['card']}, {sized(card['memory'])}", room, room))
-        aside = sorted(card["reserve"] for cards in known.values() for card in cards)
-        ends = dict.fromkeys((sized(aside[0]), sized(aside[-1])))
+        aside = ", ".join(f"{sized(card['reserve'])} of {card['card']}" for card in first)
         note = (
             f"Requests of {first[0]['context']:,} tokens with a picture of {first[0]['patches']:,} patches, and the "
-            f"tokens of the longest single one. {' to '.join(ends)} of a card are set aside."
+            f"tokens of the longest single one. Set aside beside {name}: {aside}."
         )
         if any(card["largest_batch"] is None for cards in known.values() for card in cards):
             note += " What graphs take beside their weights is not calculated: shipvlm bench fit tries what fits."

@@ -1,5 +1,6 @@
 """Tries in this process what fits into memory: the engine side of bench.fit."""
 
+import re
 import resource
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,7 +26,7 @@ ON_DEVICE = (
     "device_allocation_failed",
     "resource allocation failed",
     "cublas_status_not_initialized",
-    "the library was not initialized",
+    "cublas failure 1: the library was not initialized",
 )
 # ... and on the host (also threads, mapped files, C++, NumPy, and what shipvlm.runtime.graphs refuses before it).
 ON_HOST = (
@@ -105,12 +106,13 @@ def _guard(device: Device) -> None:
 
 
 def lack_of_memory(error: Exception, device: Device) -> str:
-    """What `error` says of the memory of `device` that ended, from the words that say so on; "" where it says nothing
-    of that. The memory of the host beside a GPU is another matter."""
-    said = str(error).strip()
-    starts = [said.lower().find(words) for words in (ON_DEVICE if device == "cuda" else ON_HOST)]
-    if found := [start for start in starts if start >= 0]:
-        return said[min(found) :].partition("\n")[0]
+    """What `error` says of the memory of `device` that ended, without the place in C++ that ONNX Runtime puts before
+    it; "" where it says nothing of that. The memory of the host beside a GPU is another matter."""
+    for line in str(error).splitlines():
+        starts = [line.lower().find(words) for words in (ON_DEVICE if device == "cuda" else ON_HOST)]
+        if found := [start for start in starts if start >= 0]:
+            place = re.match(r".*[)\]] ", line[: min(found)])
+            return line[place.end() if place else 0 :].strip()
     return type(error).__name__ if device == "cpu" and isinstance(error, MemoryError) else ""
 
 

@@ -75,7 +75,7 @@ def lines(found: Mapping[str, Any]) -> list[str]:
             if stage != REQUEST
         ]
         whole = f"{_number(1000 * best[REQUEST]['seconds_at_best'])} ms at best: {', '.join(parts)}"
-        gain = f"at most {possible[REQUEST]:.2f}x possible, " if name != baseline else ""
+        gain = f"at most {possible[REQUEST]:.2f}x possible by bytes and operations, " if name != baseline else ""
         said.append(f"  {name}: {gain}{whole}")
     if len(found["variants"]) > 1:
         said.append(f"  x: against {baseline} at its own best; what a runtime gains by wasting less comes on top")

@@ -44,7 +44,7 @@ class GraphSet:
         """See `shipvlm.runtime.model.Model`: ONNX Runtime does not say."""
 
     def device_clock(self) -> None:
-        """See `shipvlm.runtime.model.Model`: ONNX Runtime has its own stream, on which no event can be put."""
+        """See `shipvlm.runtime.model.Model`: a session runs on a stream of its own, and is given none of ours."""
 
     def vision(self, batch: Batch) -> Features:
         """See `shipvlm.runtime.model.Model`; one picture is one run, each writes its own rows of the features.

@@ -65,8 +65,8 @@ def test_the_8b_on_24_gb_by_hand():
     found = capacity(NEEDS, "rtx4090", context=1000, patches=1024)
     free = free_of(CARDS["rtx4090"])
     assert found["largest_context"] == (free - ROW - 1024 * FEATURES) // (CACHE + TOKEN)
-    assert 20_000 < found["largest_context"] < 23_000
-    assert found["largest_batch"] == free // (1000 * (CACHE + TOKEN) + 1024 * FEATURES + ROW) == 21
+    assert 19_000 < found["largest_context"] < 22_000
+    assert found["largest_batch"] == free // (1000 * (CACHE + TOKEN) + 1024 * FEATURES + ROW) == 19
     assert found["limit"] == {"largest_context": "memory", "largest_batch": "memory"}
     assert found["free"] == free == CARDS["rtx4090"] - WEIGHTS - found["reserve"]
     assert capacity(NEEDS, "h200", context=1000)["limit"]["largest_context"] == "model"
@@ -85,7 +85,7 @@ def test_nothing_is_said_of_graphs_whose_weights_fit():
     assert found.keys() == stored.keys()
     assert (found["largest_context"], found["largest_batch"], found["vision_a_patch"]) == (None, None, None)
     assert found["limit"] == {"largest_context": None, "largest_batch": None}
-    assert found["free"] == CARDS["rtx4090"] - GIB - WEIGHTS > stored["free"] > 5 * GIB
+    assert found["free"] == CARDS["rtx4090"] - GIB - WEIGHTS > stored["free"] > 4 * GIB
     json.dumps(found, allow_nan=False)
 
 
@@ -113,7 +113,7 @@ def test_no_more_is_said_to_fit_than_was_seen_to(file):
     taken = Activations(**{each.name: stored[each.name] for each in fields(Activations)})
     needed = Needs(stored["weights"], stored["cache_a_token"], stored["max_length"], taken)
     found = capacity(needed, tried["memory"], context=tried["tokens"], patches=tried["patches"])
-    assert 0.8 * context["fits"]["tokens"] < found["largest_context"] < context["fails"]["tokens"]
+    assert 0.8 * context["fits"]["tokens"] < found["largest_context"] <= context["fits"]["tokens"]
 
 
 def test_unknown_cards_are_refused():

@@ -73,6 +73,7 @@ def test_an_allocation_that_fails_is_a_lack_of_memory(allocate):
         ("transformers cannot load it: unable to mmap 9 bytes from file: Cannot allocate memory (12)", "cpu"),
         ("can't start new thread", "cpu"),
         ("a picture of 9 patches takes 9 GB for the scores, and 1 GB of memory are available: give a smaller", "cpu"),
+        ("cuDNN error: the library was not initialized", ""),
         ("CUDA failure 700: an illegal memory access was encountered", ""),
         ("Invalid rank for input: input_ids", ""),
     ],
@@ -81,9 +82,25 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory(text, devices):
     assert [name for name in ("cpu", "cuda") if lack_of_memory(RuntimeError(text), name)] == devices.split()
 
 
-def test_what_an_engine_says_begins_where_it_speaks_of_memory():
-    said = "/a/arena.cc:360 void* Get(size_t) Failed to allocate memory for requested buffer of size 7\nmore of it"
-    assert lack_of_memory(RuntimeError(said), "cuda") == "Failed to allocate memory for requested buffer of size 7"
+@pytest.mark.parametrize(
+    ("place", "said", "device"),
+    [
+        ("/a/arena.cc:360 void* Get(size_t) ", "Failed to allocate memory for requested buffer of size 7", "cuda"),
+        (
+            "[ONNXRuntimeError] : 6 : cuda_call.cc:154 T Call(E, int) [with E = T] ",
+            "CUBLAS failure 3: the resource allocation failed ; GPU=0",
+            "cuda",
+        ),
+        ("first\n", "CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", "cuda"),
+        ("", "while running a node. std::bad_alloc", "cpu"),
+        ("", "Cannot allocate memory (12)", "cpu"),
+    ],
+)
+def test_what_an_engine_says_of_memory_is_told_without_where_in_its_code(place, said, device):
+    assert lack_of_memory(RuntimeError(f"{place}{said}\nmore of it"), device) == said
+
+
+def test_an_error_without_words_is_named():
     assert lack_of_memory(MemoryError(), "cpu") == "MemoryError"
 
 
