@@ -11,13 +11,14 @@ import pytest
 from bench import plan, report
 from bench.compare import compare
 from bench.compare_markdown import markdown
+from shipvlm.errors import InputError
 
 ROOT = Path(__file__).parents[2]
 RESULTS = sorted(path.parent for path in (ROOT / "docs/results").glob("*/plan.json"))
 
 
-def scored() -> list[Path]:
-    return [folder for folder in RESULTS if "accuracy" in plan.read(folder).phases]
+def measured(phase: str) -> set[Path]:
+    return {folder for folder in RESULTS if phase in plan.read(folder).phases}
 
 
 def said(found):
@@ -38,9 +39,19 @@ def test_the_report_is_what_its_lines_say(folder, tmp_path):
 
 @pytest.mark.parametrize(("left", "right"), list(product(RESULTS, repeat=2)), ids=lambda folder: folder.name)
 def test_two_results_compare_on_another_machine(left, right):
+    both = {left, right}
+    asked = [plan.read(folder).items for folder in both if folder in measured("accuracy")]
+    if both <= measured("accuracy") and asked[0] != asked[-1]:
+        with pytest.raises(InputError, match="the data differ"):
+            compare(left, right)
+        return
+    if not (both <= measured("accuracy") or both <= measured("timing")):
+        with pytest.raises(InputError, match="nothing was measured in both"):
+            compare(left, right)
+        return
     found = compare(left, right)
-    assert found["times"]
-    if not {left, right} <= set(scored()):
+    assert bool(found["times"]) == (both <= measured("timing"))
+    if not both <= measured("accuracy"):
         assert "| score all, %" not in markdown(found)
         return
     assert found["items"] == found["planned"] > 0
